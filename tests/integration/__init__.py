@@ -1,0 +1,1 @@
+"""Tests; a package, so that modules of one name do not meet."""
