@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 from pathlib import Path
 
 from .errors import KeyBroken
@@ -16,6 +15,7 @@ from .settings import Profile, Settings
 from .slurm.script import render_script
 from .ssh.certificate import issue_tunnel_certificate
 from .ssh.keys import load_private_key
+from .starter import starter_source
 from .state import ServerState
 
 # Stands for the hub's address in the notebook's environment; the starter, which alone knows
@@ -83,7 +83,7 @@ def make_script(
         python=profile.python,
         prologue=prologue,
         epilogue=epilogue,
-        starter_source=resources.files("jupyterhub_comet").joinpath("starter.py").read_text(),
+        starter_source=starter_source(),
     )
 
 
