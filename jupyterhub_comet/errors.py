@@ -3,9 +3,11 @@
 CometError
 ├── Refused                 the user can mend it; the text is shown to the user
 │   ├── OptionRefused       one field of the options form or of the REST body
-│   └── SubmitRefused       sbatch said no
+│   ├── SubmitRefused       sbatch said no
+│   └── JobEnded            the job ended before its notebook answered
 ├── Unreachable             nothing is known; asking again later may help
-│   └── ClusterUnreachable  no login host, or no slurmctld, answered
+│   ├── ClusterUnreachable  no login host, or no slurmctld, answered
+│   └── PortsExhausted      every listen port of the gateway is in use
 └── Broken                  ours or the site's to mend; details go to the log
     ├── OutputUnreadable    a command answered, but not in a form we know
     ├── KeyBroken           a key, certificate or trust set cannot be used
@@ -49,6 +51,10 @@ class SubmitRefused(Refused):
     """sbatch refused the job; nothing was submitted."""
 
 
+class JobEnded(Refused):
+    """The job ended before its notebook answered; the message says why."""
+
+
 class Unreachable(CometError):
     """Somebody did not answer, so nothing is known: never a reason to end a server."""
 
@@ -60,6 +66,10 @@ class Unreachable(CometError):
 
 class ClusterUnreachable(Unreachable):
     """No login host of a cluster answered, or Slurm behind it did not."""
+
+
+class PortsExhausted(Unreachable):
+    """No listen port of the gateway is free for one more server."""
 
 
 class Broken(CometError):
