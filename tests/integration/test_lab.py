@@ -9,14 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.environments import HUB_VERSIONS
+from tests.lab.environments import HUB_VERSIONS, Say, node_environment
 from tests.lab.folder import Lab, end_stale_labs
+from tests.lab.hub_api import HubAPI
 from tests.lab.login import LoginNode
+from tests.lab.notebook import CellFailed, Notebook
+from tests.lab.ports import free_port
+from tests.lab.probe import answers
 from tests.lab.processes import Identity, Process
 from tests.lab.shims import Fault
 from tests.lab.slurm import Slurm
 from tests.lab.slurm_config import NODES, PARTITIONS
 from tests.lab.stack import Stack
+from tests.lab.users import ensure_users
 from tests.lab.waiting import wait_for
 
 pytestmark = pytest.mark.integration
@@ -61,8 +66,8 @@ def test_a_job_runs_as_its_user_on_each_partition(
     assert len(said[1].split()[2].split(",")) == gpus
     # Accounting lags behind slurmctld: its first row may still say PENDING.
     row = wait_for(lambda: _running_row(slurm, job), "sacct to say RUNNING", limit_s=15)
-    assert (row["User"], row["Partition"], row["Account"]) == ("alice", partition, "tg-demo01")
-    assert f"gres/gpu={gpus}" in row["AllocTRES"]
+    assert (row["user"], row["partition"], row["account"]) == ("alice", partition, "tg-demo01")
+    assert f"gres/gpu={gpus}" in row["tres"]
 
 
 def test_the_query_account_sees_everybodys_jobs(login: LoginNode, slurm: Slurm) -> None:
@@ -82,7 +87,7 @@ def test_a_user_cannot_cancel_anothers_job(login: LoginNode, slurm: Slurm) -> No
     assert login.run("alice", f"scancel {job}").returncode == 0
     slurm.wait_state(job, "CANCELLED")
     wait_for(
-        lambda: slurm.accounting(job).get("State", "").startswith("CANCELLED"),
+        lambda: slurm.accounting(job).get("state", "").startswith("CANCELLED"),
         "sacct to say so",
         limit_s=15,
     )
@@ -113,6 +118,19 @@ def test_the_login_node_refuses(
     assert "Permission denied (publickey)" in done.stderr
 
 
+def test_a_login_node_that_is_down_cuts_its_connections(login: LoginNode) -> None:
+    with subprocess.Popen(
+        [*login.ssh_argv("alice"), "echo up; sleep 600"], stdout=subprocess.PIPE
+    ) as session:
+        assert session.stdout is not None
+        assert session.stdout.readline() == b"up\n"
+        login.stop()
+        assert session.wait(10) == 255
+        assert login.run("alice", "true").returncode == 255
+    login.start()
+    assert login.run("alice", "true").returncode == 0
+
+
 def test_an_account_without_association_is_refused(login: LoginNode) -> None:
     done = login.run("alice", "sbatch -A nobody-pays -p shared", stdin=SCRIPT)
     assert done.returncode != 0
@@ -137,6 +155,21 @@ def test_a_command_fails_on_demand(login: LoginNode, kind: Fault, status: int, t
     assert [call.user for call in login.shims.calls("squeue")[before:]] == ["jhquery"] * 3
 
 
+def test_a_full_partition_lets_jobs_wait(login: LoginNode, slurm: Slurm) -> None:
+    with slurm.full_partition("compute"):
+        job = submit(login, "alice", "-p compute")
+        # A fresh job's reason is "None" until the scheduler has looked at it.
+        wait_for(
+            lambda: (
+                [row["reason"] for row in slurm.queue("alice")] in (["Resources"], ["Priority"])
+            ),
+            "the job to wait for a node",
+            limit_s=15,
+        )
+        assert slurm.job(job)["JobState"] == "PENDING"
+    slurm.wait_state(job, "RUNNING")
+
+
 def test_a_lost_answer_leaves_the_job(login: LoginNode, slurm: Slurm) -> None:
     with login.shims.fault("sbatch", "lost"):
         done = login.run("alice", "sbatch -p shared -J lost-answer", stdin=SCRIPT)
@@ -149,7 +182,7 @@ def test_settings_change_for_a_while(login: LoginNode, slurm: Slurm) -> None:
     with slurm.settings(MinJobAge="2"):
         job = submit(login, "alice", "-p shared", script="#!/bin/bash\ntrue\n")
         wait_for(lambda: not slurm.job(job), "slurmctld to forget the job", limit_s=40)
-    assert slurm.accounting(job)["State"] == "COMPLETED"
+    assert slurm.accounting(job)["state"] == "COMPLETED"
 
 
 def test_a_lab_whose_owner_died_is_ended(tmp_path: Path) -> None:
@@ -195,7 +228,7 @@ def test_a_process_that_dies_at_its_start_is_reported_with_its_log(lab: Lab) -> 
 
 def _running_row(slurm: Slurm, job: str) -> dict[str, str]:
     row = slurm.accounting(job)
-    return row if row.get("State") == "RUNNING" else {}
+    return row if row.get("state") == "RUNNING" else {}
 
 
 def _lines(path: Path, count: int) -> list[str]:
@@ -221,3 +254,35 @@ async def test_hub_proxy_and_gateway_start_and_come_back(stack: Stack) -> None:
     hub.wait_up()
     assert (await hub.api("GET", "/user", token=token)).body["name"] == user
     assert stack.tunnelbot.admin("/healthz")[0] == 200
+
+
+async def test_a_kernel_of_the_node_environment_runs_as_a_user(lab: Lab, say: Say) -> None:
+    environment = node_environment("5.5", say)
+    port = free_port()
+    server = Process(
+        "plain-server",
+        ["/usr/sbin/runuser", "-u", "alice", "--", environment / "bin" / "jupyter-server",
+         "--ServerApp.base_url=/user/alice/", f"--ServerApp.port={port}", "--no-browser",
+         "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=plain"],
+        records=lab.records,
+        log=lab.logs / "plain-server.log",
+        env=lab.environment(HOME="/home/alice"),
+        cwd=Path("/home/alice"),
+    )  # fmt: skip
+    ensure_users()
+    server.start()
+    try:
+        server.wait_ready(lambda: answers(port), limit_s=60)
+        base = HubAPI(f"http://127.0.0.1:{port}", "")
+        async with Notebook(base, "alice", "plain") as notebook:
+            kernel = await notebook.start_kernel()
+            assert await kernel.run("import getpass; x = 41; print(getpass.getuser())") == "alice"
+            again = await notebook.kernel(kernel.id)
+            assert await again.run("x + 1") == "42"
+            with pytest.raises(CellFailed, match="ZeroDivisionError"):
+                await again.run("1 / 0")
+            assert await kernel.run("import sys; print(sys.prefix)") == str(environment)
+        async with Notebook(base, "alice", "another") as stranger:
+            assert (await stranger.get("api/kernels"))[0] == 403
+    finally:
+        server.stop()

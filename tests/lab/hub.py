@@ -117,6 +117,11 @@ class Hub(HubAPI):
         del self.process.env["SLURM_CONF"]
 
     @property
+    def pid(self) -> int:
+        """Process id of the running hub."""
+        return self.process.pid
+
+    @property
     def log(self) -> Path:
         """The log file."""
         return self.process.log

@@ -73,13 +73,13 @@ class HubAPI:
         """Ask for the end of a server; 204 ended, 202 ending."""
         return await self.api("DELETE", _server_path(user, name))
 
-    async def server(self, user: str, name: str = "") -> dict[str, Any]:
-        """The hub's model of a server; empty if there is none."""
+    async def server(self, user: str, name: str = "") -> dict[str, Any] | None:
+        """The hub's model of a server that is ready or on its way; None if there is none."""
         answer = await self.api("GET", f"/users/{user}?include_stopped_servers=1")
         if answer.status != 200:
             raise LabBroken(f"GET user {user}: {answer.status} {answer.message}")
-        found = answer.body["servers"].get(name, {})
-        return found if found.get("ready") or found.get("pending") else {}
+        found: dict[str, Any] = answer.body["servers"].get(name, {})
+        return found if found.get("ready") or found.get("pending") else None
 
     async def wait_ready(self, user: str, name: str = "", *, limit_s: float = 90) -> dict[str, Any]:
         """The model of the server once it is ready.
@@ -90,9 +90,9 @@ class HubAPI:
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             server = await self.server(user, name)
-            if server.get("ready"):
+            if server is not None and server["ready"]:
                 return server
-            if not server:
+            if server is None:
                 last = [event async for event in self.progress(user, name)]
                 raise LabBroken(f"the start of {user}:{name} failed: {last[-1:]}")
             await asyncio.sleep(0.2)
@@ -102,7 +102,7 @@ class HubAPI:
     async def wait_stopped(self, user: str, name: str = "", *, limit_s: float = 60) -> None:
         """Wait until the hub has no such server, neither ready nor pending."""
         deadline = time.monotonic() + limit_s
-        while server := await self.server(user, name):
+        while (server := await self.server(user, name)) is not None:
             if time.monotonic() > deadline:
                 raise LabBroken(f"waited {limit_s:g} s for the end of {user}:{name}: {server}")
             await asyncio.sleep(0.2)

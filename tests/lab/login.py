@@ -10,7 +10,7 @@ from .folder import Lab
 from .keys import CertificateAuthority, make_key
 from .ports import free_port
 from .probe import answers
-from .processes import Process
+from .processes import Process, descendants
 from .shims import Shims
 from .users import USERS
 
@@ -91,8 +91,11 @@ class LoginNode:
         self.process.wait_ready(lambda: answers(self.port), limit_s=10)
 
     def stop(self) -> None:
-        """End sshd; connections that are open live on, as with the real one."""
+        """The node is down: sshd ends, and every open connection with it."""
+        sessions = descendants(self.process.pid) if self.process.running else []
         self.process.stop()
+        for session in sessions:
+            session.end(grace_s=0.5)
 
     def ssh_argv(self, user: str, *, principals: Sequence[str] | None = None) -> list[str]:
         """argv of an ssh to here as ``user``, up to the command; a new certificate each time."""

@@ -88,6 +88,25 @@ def with_environment(name: str, value: str) -> list[Identity]:
     return found
 
 
+def descendants(pid: int) -> list[Identity]:
+    """Live children of a process, their children, and so on."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # ended meanwhile
+            parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found: list[Identity] = []
+    waiting = [pid]
+    while waiting:
+        children = parents.get(waiting.pop(), [])
+        waiting += children
+        found += [identity for child in children if (identity := Identity.of(child))]
+    return found
+
+
 class Process:
     """A program in the foreground of its own session, its output in a log file.
 

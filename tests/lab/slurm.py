@@ -178,7 +178,7 @@ class Slurm:
         return done
 
     def queue(self, user: str = "") -> list[dict[str, str]]:
-        """squeue's jobs, all states that it still shows, of one user or of everybody."""
+        """squeue's jobs that have not ended, of one user or of everybody."""
         fields = {
             "job_id": "%i", "user": "%u", "partition": "%P", "state": "%T", "reason": "%r",
             "nodes": "%N", "cpus": "%C", "limit": "%l", "account": "%a", "name": "%j",
@@ -197,9 +197,13 @@ class Slurm:
 
     def accounting(self, job_id: str) -> dict[str, str]:
         """sacct's row for the job itself (not its steps); empty if there is none yet."""
-        fields = ["JobIDRaw", "User", "Partition", "State", "Account", "AllocCPUS", "NodeList",
-                  "ExitCode", "AllocTRES", "Timelimit", "ReqTRES"]  # fmt: skip
-        answer = self.run(["sacct", "-X", "-n", "-P", "-j", job_id, "-o", ",".join(fields)])
+        fields = {
+            "job_id": "JobIDRaw", "user": "User", "partition": "Partition", "state": "State",
+            "account": "Account", "cpus": "AllocCPUS", "nodes": "NodeList", "limit": "Timelimit",
+            "tres": "AllocTRES", "exit_code": "ExitCode",
+        }  # fmt: skip
+        columns = ",".join(fields.values())
+        answer = self.run(["sacct", "-X", "-n", "-P", "-j", job_id, "-o", columns])
         lines = answer.stdout.splitlines()
         return dict(zip(fields, lines[0].split("|"), strict=True)) if lines else {}
 
@@ -227,6 +231,21 @@ class Slurm:
         for user in users:
             self.run(["scancel", "-u", user], check=False)
         wait_for(gone, f"the jobs of {', '.join(users)} to end", limit_s=limit_s, interval_s=0.2)
+
+    @contextlib.contextmanager
+    def full_partition(self, partition: str) -> Iterator[None]:
+        """Let every node of the partition be taken during a ``with`` block: jobs wait."""
+        done = self.run(
+            ["sbatch", "--parsable", "-p", partition, f"-N{len(NODES)}", "--exclusive",
+             "-o", "/dev/null", "-J", "full", "--wrap", "sleep 3600"]
+        )  # fmt: skip
+        blocker = done.stdout.strip()
+        try:
+            self.wait_state(blocker, "RUNNING")
+            yield
+        finally:
+            self.run(["scancel", blocker])
+            self.wait_state(blocker, "CANCELLED")
 
     def job_outputs(self) -> list[Path]:
         """Output files of the jobs that slurmctld still knows, newest last."""

@@ -116,8 +116,8 @@ class Stack:
             "title": f"Partition {partition}",
             "cluster": "comet",
             "partition": partition,
-            "cores": {"choices": [1, 2, 6, 24], "default": 1},
-            "walltime": {"choices": ["00:10:00", "00:30:00", "02:00:00"]},
+            "cores": {"choices": [1, 2, 6, 12, 24], "default": 1},
+            "walltime": {"choices": ["00:10:00", "01:00:00", "02:00:00"]},
             # As on a real cluster: the environment is loaded, then found by its names.
             "prologue": f"export PATH={self.node_environment}/bin:$PATH",
         }
