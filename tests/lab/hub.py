@@ -113,6 +113,7 @@ class Hub(HubAPI):
             ),
             cwd=self.folder,
         )
+        self._path = self.process.env["PATH"]
         # Slurm is reached by ssh only; the hub has no slurm.conf.
         del self.process.env["SLURM_CONF"]
 
@@ -146,7 +147,10 @@ class Hub(HubAPI):
         """
         self.line = line or self.line
         more = ["--upgrade-db"] if upgrade_db else []
-        self.process.argv = [str(hub_python(self.line, self._say)), *self._arguments, *more]
+        python = hub_python(self.line, self._say)
+        self.process.argv = [str(python), *self._arguments, *more]
+        # Upgrading the database runs "alembic" by its name.
+        self.process.env["PATH"] = f"{python.parent}:{self._path}"
         self.process.start()
         if wait:
             self.wait_up()

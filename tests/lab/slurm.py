@@ -145,14 +145,13 @@ class Slurm:
         self.run(["scontrol", "reconfigure"])
 
     def _make_accounts(self) -> None:
-        self.run(["sacctmgr", "-i", "add", "cluster", "comet"])
-        for account in ACCOUNTS:
-            self.run(["sacctmgr", "-i", "add", "account", account, "Cluster=comet"])
-        for user in ("alice", "bob"):
-            self.run(
-                ["sacctmgr", "-i", "add", "user", user, f"Account={','.join(ACCOUNTS)}",
-                 f"DefaultAccount={ACCOUNTS[0]}"]
-            )  # fmt: skip
+        accounts = ",".join(ACCOUNTS)
+        for words in (
+            ["cluster", "comet"],
+            ["account", accounts, "Cluster=comet"],
+            ["user", "alice,bob", f"Account={accounts}", f"DefaultAccount={ACCOUNTS[0]}"],
+        ):
+            self.run(["sacctmgr", "-i", "add", *words])
 
     # -- asking and acting as root ------------------------------------------------------
 
