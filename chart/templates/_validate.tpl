@@ -18,21 +18,22 @@
 
 {{- /* Profiles name clusters that exist. */}}
 {{- define "comet.validate.profiles" -}}
-{{- $clusters := keys .Values.clusters | sortAlpha | join ", " }}
-{{- if not .Values.clusters }}
+{{- $clusters := include "comet.pruned" (.Values.clusters | default dict) | fromYaml }}
+{{- $profiles := include "comet.pruned" (.Values.profiles | default dict) | fromYaml }}
+{{- if not $clusters }}
 clusters is empty; describe at least one Slurm cluster, as values/comet.yaml does.
 {{- end }}
-{{- if not .Values.profiles }}
+{{- if not $profiles }}
 profiles is empty; nobody could start anything. Describe at least one, as values/comet.yaml does.
 {{- end }}
-{{- range $name, $profile := .Values.profiles }}
-{{- if and $profile (not (hasKey $.Values.clusters $profile.cluster)) }}
-profiles.{{ $name }}.cluster is {{ $profile.cluster | quote }}, but clusters are: {{ $clusters }}. Name one of them.
+{{- range $name, $profile := $profiles }}
+{{- if not (hasKey $clusters $profile.cluster) }}
+profiles.{{ $name }}.cluster is {{ $profile.cluster | quote }}, but clusters are: {{ keys $clusters | sortAlpha | join ", " }}. Name one of them.
 {{- end }}
 {{- end }}
 {{- with .Values.defaultProfile }}
-{{- if not (hasKey $.Values.profiles .) }}
-defaultProfile is {{ . | quote }}, but profiles are: {{ keys $.Values.profiles | sortAlpha | join ", " }}. Name one of them.
+{{- if not (hasKey $profiles .) }}
+defaultProfile is {{ . | quote }}, but profiles are: {{ keys $profiles | sortAlpha | join ", " }}. Name one of them.
 {{- end }}
 {{- end }}
 {{- end }}
@@ -133,11 +134,13 @@ jupyterhub.hub.extraEnv.{{ $variable }} takes Secret {{ $named | quote }}, but c
 {{- /* Settings of z2jh under which running jobs would be lost. */}}
 {{- define "comet.validate.hub" -}}
 {{- $hub := .Values.jupyterhub.hub }}
-{{- if not (hasKey $hub.services "tunnelbot") }}
-jupyterhub.hub.services is {{ keys $hub.services | sortAlpha | join ", " | default "empty" }}, without tunnelbot; the gateway could report nothing. Add `tunnelbot: {}`.
+{{- $services := $hub.services | default dict }}
+{{- $lines := $hub.extraConfig | default dict }}
+{{- if not (hasKey $services "tunnelbot") }}
+jupyterhub.hub.services is {{ keys $services | sortAlpha | join ", " | default "empty" }}, without tunnelbot; the gateway could report nothing. Add `tunnelbot: {}`.
 {{- end }}
-{{- if not (contains "jupyterhub_comet.configure.configure(c)" (values $hub.extraConfig | join "\n")) }}
-jupyterhub.hub.extraConfig ({{ keys $hub.extraConfig | sortAlpha | join ", " | default "empty" }}) never calls jupyterhub_comet.configure.configure(c); keep the key 00-comet.
+{{- if not (contains "jupyterhub_comet.configure.configure(c)" (values $lines | join "\n")) }}
+jupyterhub.hub.extraConfig ({{ keys $lines | sortAlpha | join ", " | default "empty" }}) never calls jupyterhub_comet.configure.configure(c); keep the key 00-comet.
 {{- end }}
 {{- if $hub.consecutiveFailureLimit }}
 jupyterhub.hub.consecutiveFailureLimit is {{ int $hub.consecutiveFailureLimit }}: so many bad starts of anybody end the hub. Set 0.
