@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from jupyterhub_comet.settings import parse_settings
+from jupyterhub_comet.tunnelbot.settings import GatewaySettings
 from tests.unit.charts import CHECKOUT, VALUES, VALUES_FILES, Chart, names, one, own, pods
 
 pytestmark = pytest.mark.unit
@@ -31,6 +32,20 @@ def test_every_values_file_passes_helm_lint(chart: Chart, values: str) -> None:
 def test_every_values_file_renders_settings_that_load(chart: Chart, values: str) -> None:
     secret = one(chart.render([values]), "Secret", "comet-settings")
     parse_settings(secret["stringData"]["comet.yaml"], values)
+
+
+@pytest.mark.parametrize("values", VALUES_FILES)
+def test_every_values_file_renders_a_gateway_that_agrees_with_the_settings(
+    chart: Chart, values: str
+) -> None:
+    objects = chart.render([values])
+    text = one(objects, "ConfigMap", "tunnelbot")["data"]["tunnelbot.yaml"]
+    data = yaml.safe_load(text)
+    gateway = GatewaySettings.model_validate({**data, "address": "10.0.0.1"})  # POD_IP in the pod
+    settings = parse_settings(one(objects, "Secret", "comet-settings")["stringData"]["comet.yaml"])
+    assert gateway.port_range.first == settings.tunnelbot.port_range.first
+    assert gateway.port_range.last == settings.tunnelbot.port_range.last
+    assert (gateway.listen.port, gateway.admin.port) == (2222, 8080)
 
 
 def test_settings_keep_numbers_and_walltimes_as_they_are(chart: Chart) -> None:
@@ -384,6 +399,15 @@ def test_the_gateway_reaches_the_hub_and_dns_only(chart: Chart) -> None:
     hub, dns = arrows(policy, "egress")
     assert hub == ([8081], [HUB])
     assert dns[0] == [53, 53]
+
+
+def test_networks_and_ports_of_policies_come_from_the_values(chart: Chart) -> None:
+    on = {"networkPolicy.enabled": True, "hooks.keys.enabled": True}
+    policy = one(chart.render(["lint"], on), "NetworkPolicy", "comet-keys-hook")
+    api, dns = arrows(policy, "egress")
+    assert sorted(api[0]) == [8443, 16443]
+    assert [p["ipBlock"]["cidr"] for p in dns[1] if "ipBlock" in p] == ["192.0.2.53/32"]
+    assert policy["spec"]["ingress"] == []
 
 
 def test_a_compute_node_reaches_of_kubernetes_only_the_door(chart: Chart) -> None:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from jupyterhub_comet.settings import ClusterSettings, LoginSettings, Profile, SpawnSettings
+from local import versions
 from tests.unit.charts import CHART, CHECKOUT, STANDIN, VALUES, z2jh_version
 
 pytestmark = pytest.mark.unit
@@ -155,6 +156,7 @@ def test_versions_move_together() -> None:
         DEFAULTS["jupyterhub"]["hub"]["image"],
     ]
     assert {chart["version"], chart["appVersion"], *(i["tag"] for i in images)} == {project}
+    assert z2jh_version() == versions.Z2JH
     standin = yaml.safe_load((STANDIN / "Chart.yaml").read_text())
     assert standin["version"] == f"{z2jh_version()}+standin"
     assert (CHECKOUT / "tests" / "data" / f"z2jh-{z2jh_version()}.json").is_file()
