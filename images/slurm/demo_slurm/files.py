@@ -104,13 +104,13 @@ def read_secret(name: str) -> bytes:
     return content
 
 
-def read_storage_password() -> str:
+def parse_password(content: bytes) -> str:
     """Return slurmdbd's password for MariaDB.
 
     Raises:
-        DemoBroken: it is missing, or has characters that would need quoting.
+        DemoBroken: it has characters that would need quoting, or too few.
     """
-    password = read_secret("slurmdbd-password").decode(errors="replace").rstrip("\n")
+    password = content.decode(errors="replace").rstrip("\n")
     if not PASSWORD.fullmatch(password):
         raise DemoBroken("slurmdbd-password must be 16 to 128 letters, digits, '-' or '_'")
     return password
@@ -156,7 +156,7 @@ def prepare_controller(settings: Settings) -> None:
     values = {
         "controller_host": settings.controller_host,
         "nodes": render_nodes(settings),
-        "storage_password": read_storage_password(),
+        "storage_password": parse_password(read_secret("slurmdbd-password")),
     }
     for name in ("slurm.conf", "gres.conf", "cgroup.conf"):
         text = render(TEMPLATES / name, values)

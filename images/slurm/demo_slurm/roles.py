@@ -74,7 +74,7 @@ def run_controller(supervisor: Supervisor, settings: files.Settings) -> None:
     supervisor.start(
         Daemon("mariadbd", accounting.MARIADBD, lambda: succeeds(accounting.MARIADB_PING))
     )
-    accounting.ensure_database_user(files.read_storage_password())
+    accounting.ensure_database_user(files.parse_password(files.read_secret("slurmdbd-password")))
     supervisor.start(
         Daemon(
             "slurmdbd",
