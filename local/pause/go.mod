@@ -1,0 +1,3 @@
+module jupyterhub-comet.invalid/local/pause
+
+go 1.24.0
