@@ -7,6 +7,7 @@ CometError
 │   └── JobEnded            the job ended before its notebook answered
 ├── Unreachable             nothing is known; asking again later may help
 │   ├── ClusterUnreachable  no login host, or no slurmctld, answered
+│   │   └── ReplyLost       a command was sent, its answer lost: it may have taken effect
 │   └── PortsExhausted      every listen port of the gateway is in use
 └── Broken                  ours or the site's to mend; details go to the log
     ├── OutputUnreadable    a command answered, but not in a form we know
@@ -66,6 +67,13 @@ class Unreachable(CometError):
 
 class ClusterUnreachable(Unreachable):
     """No login host of a cluster answered, or Slurm behind it did not."""
+
+
+class ReplyLost(ClusterUnreachable):
+    """A command was sent and its answer lost: whether it took effect is unknown.
+
+    After a submit a job may exist: look for it by its spawn id, never submit again blindly.
+    """
 
 
 class PortsExhausted(Unreachable):

@@ -1,0 +1,1 @@
+"""Talking to Slurm: its words (pure modules), its commands (client), its queue (monitor)."""
