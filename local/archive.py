@@ -32,7 +32,7 @@ class ImageConfig:
     )
 
     def render(self, layer_digest: str) -> bytes:
-        """Render the configuration of an image of one layer; the same input gives the same bytes."""
+        """Render the configuration of an image of one layer; equal input, equal bytes."""
         config: dict[str, object] = {
             "Env": [f"{name}={value}" for name, value in self.environment.items()],
             "User": self.user,

@@ -48,7 +48,8 @@ def ensure_debian(places: Places, work: Work) -> str:
 def render_command(layer: Path, mirrors: Mirrors, apt_options: list[str]) -> list[str]:
     """Render the mmdebstrap command line (pure)."""
     suite = versions.DEBIAN_SUITE
-    argv = ["mmdebstrap", "--variant=minbase", "--mode=root", "--format=tar", f"--keyring={_KEYRING}"]
+    argv = ["mmdebstrap", "--variant=minbase", "--mode=root", "--format=tar"]
+    argv += [f"--keyring={_KEYRING}"]
     argv += [f"--dpkgopt={option}" for option in _SLIM]
     argv += [f"--aptopt={option}" for option in apt_options]
     argv += [suite, str(layer)]

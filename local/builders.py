@@ -37,14 +37,16 @@ class Builder(Protocol):
         """Whether published images can be had from a registry."""
         ...
 
-    def build(
-        self, work: Work, image: str, dockerfile: Path, context: Path, archive: Path
-    ) -> None:
+    def build(self, work: Work, image: str, dockerfile: Path, context: Path, archive: Path) -> None:
         """Build an image and write it to an archive."""
         ...
 
     def load(self, work: Work, archive: Path) -> None:
         """Take an image from an archive, as the base of later builds."""
+        ...
+
+    def push(self, work: Work, archive: Path, name: str, target: str) -> None:
+        """Push the archive's image of this name to a registry under another one."""
         ...
 
 
@@ -55,15 +57,18 @@ class Engine:
     name: str
     fetches: bool = True
 
-    def build(
-        self, work: Work, image: str, dockerfile: Path, context: Path, archive: Path
-    ) -> None:
+    def build(self, work: Work, image: str, dockerfile: Path, context: Path, archive: Path) -> None:
         argv = [self.name, "build", "--tag", image, "--file", str(dockerfile), str(context)]
         work.run(argv, limit_s=_BUILD_LIMIT_S)
         self.save(work, image, archive)
 
     def load(self, work: Work, archive: Path) -> None:
         work.run([self.name, "load", "--input", str(archive)], limit_s=600)
+
+    def push(self, work: Work, archive: Path, name: str, target: str) -> None:
+        self.load(work, archive)
+        work.run([self.name, "tag", name, target], limit_s=60)
+        work.run([self.name, "push", target], limit_s=900)
 
     def fetch(self, work: Work, image: str, archive: Path) -> None:
         """Pull a published image and write it to an archive."""
@@ -88,9 +93,7 @@ class Buildah:
         self._lock = threading.Lock()
         self._driver = ""
 
-    def build(
-        self, work: Work, image: str, dockerfile: Path, context: Path, archive: Path
-    ) -> None:
+    def build(self, work: Work, image: str, dockerfile: Path, context: Path, archive: Path) -> None:
         mounts: list[str] = []
         for source, inside in write_build_files(self._places.configuration / "build").items():
             mounts += ["--volume", f"{source}:{inside}:ro"]
@@ -106,6 +109,11 @@ class Buildah:
     def load(self, work: Work, archive: Path) -> None:
         argv = [*self._buildah(), "pull", "--quiet", f"docker-archive:{archive}"]
         work.run(argv, limit_s=600, env=self._environment())
+
+    def push(self, work: Work, archive: Path, name: str, target: str) -> None:
+        self.load(work, archive)
+        argv = [*self._buildah(), "push", name, f"docker://{target}"]
+        work.run(argv, limit_s=900, env=self._environment())
 
     def _buildah(self) -> list[str]:
         root, run = self._places.cache / "buildah", self._places.state / "buildah"

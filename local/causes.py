@@ -74,7 +74,7 @@ _KNOWN: tuple[tuple[str, Cause], ...] = (
     ),
     (
         r"THESE PACKAGES DO NOT MATCH THE HASHES|HASHES ARE REQUIRED",
-        Cause("a Python package differs from the lock file", "run `make lock` and look at the diff"),
+        Cause("a Python package differs from the lock file", "run `make lock`, look at the diff"),
     ),
     (
         r"operation not permitted|permission denied|must be (run as )?root",

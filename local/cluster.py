@@ -98,11 +98,10 @@ class Cluster:
         server = components.apiserver(self.places, kube)
         started.append(server.ensure(self.daemons))
         self._wait(work, server.name, self.api().is_ready)
-        for component in (
-            components.controller_manager(self.places, kube),
-            components.scheduler(self.places, kube),
-        ):
-            started.append(component.ensure(self.daemons))
+        started += [
+            components.controller_manager(self.places, kube).ensure(self.daemons),
+            components.scheduler(self.places, kube).ensure(self.daemons),
+        ]
         manifest = self.places.configuration / "system.yaml"
         work.run([*self.kubectl(), "apply", "--server-side", "--filename", str(manifest)])
         return _count(started)
@@ -111,7 +110,8 @@ class Cluster:
         kube = binaries.program_path(self.places, binaries.KUBE)
         router = binaries.program_path(self.places, binaries.KUBE_ROUTER)
         agent = components.kubelet(self.places, kube)
-        parts = [agent, components.kube_proxy(self.places, kube), components.controller(self.places)]
+        proxy = components.kube_proxy(self.places, kube)
+        parts = [agent, proxy, components.controller(self.places)]
         started = [component.ensure(self.daemons) for component in parts]
         self._wait(work, agent.name, self._node_is_ready)
         # kube-router ends at once where the API does not know its node yet.

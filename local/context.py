@@ -41,7 +41,7 @@ class Context:
         return digest.hexdigest()[:12]
 
     def stage(self, target: Path) -> Path:
-        """Copy everything to an empty folder; modes are 0644 or 0755. Return the Dockerfile there."""
+        """Copy everything to an empty folder; return the Dockerfile there."""
         shutil.rmtree(target, ignore_errors=True)
         name = self.dockerfile.relative_to(self.folder)
         for each in (name, *self.files):
@@ -55,7 +55,7 @@ class Context:
 
 
 def read_context(folder: Path, dockerfile: Path) -> Context:
-    """Find the files that a Dockerfile copies from its context. Raises LocalError for a stray one."""
+    """Find the files that a Dockerfile copies. Raises LocalError for a stray name."""
     files: set[Path] = set()
     for source in copied_sources(dockerfile.read_text()):
         found = [each for match in folder.glob(source) for each in _files(match)]

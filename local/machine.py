@@ -31,7 +31,7 @@ _NPM_KEYS = re.compile(
     r"(@[^:]+:)?registry|//.*|strict-ssl|proxy|https?-proxy|noproxy|fetch-.*|maxsockets"
 )
 _APT_OPTIONS = re.compile(
-    r'^(Acquire::(?:(?:https?|ftp)::(?!.*(?:CaInfo|CAInfo|CaPath|Ssl))\S+|Check-Valid-Until'
+    r"^(Acquire::(?:(?:https?|ftp)::(?!.*(?:CaInfo|CAInfo|CaPath|Ssl))\S+|Check-Valid-Until"
     r'|Check-Date|Retries|ForceIPv[46])) "(.+)";$',
     re.MULTILINE,
 )

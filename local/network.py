@@ -25,6 +25,8 @@ _SETTINGS = {
 }
 # Chains that kube-proxy, the kubelet and kube-router make, and kube-router's address sets.
 OUR_CHAINS = ("KUBE-", "CNI-")
+_RULE = ["priority", versions.ROUTING_TABLE, "iif", versions.BRIDGE]
+_RULE += ["lookup", versions.ROUTING_TABLE]
 _OUR_SETS = re.compile(r"KUBE-|inet6:KUBE-")
 _TABLES = ("filter", "nat", "mangle", "raw")
 
@@ -39,9 +41,7 @@ def ensure_network(places: Places, work: Work) -> str:
         _write_setting(name, value)
     bridge = ["dev", versions.BRIDGE]
     prefix = versions.POD_RANGE.split("/")[1]
-    work.run(
-        ["ip", "address", "replace", f"{versions.NODE_ADDRESS}/{prefix}", *bridge], limit_s=10
-    )
+    work.run(["ip", "address", "replace", f"{versions.NODE_ADDRESS}/{prefix}", *bridge], limit_s=10)
     work.run(["ip", "link", "set", versions.BRIDGE, "up"], limit_s=10)
     for network in (versions.SERVICE_RANGE, versions.LOADBALANCER_RANGE):
         work.run(["ip", "route", "replace", network, *bridge], limit_s=10)
@@ -52,11 +52,6 @@ def ensure_network(places: Places, work: Work) -> str:
     if versions.ROUTING_TABLE not in ask(["ip", "rule", "list"]):
         work.run(["ip", "rule", "add", *_RULE], limit_s=10)
     return f"bridge {versions.BRIDGE}"
-
-
-_RULE = ["priority", versions.ROUTING_TABLE, "iif", versions.BRIDGE, "lookup"] + [
-    versions.ROUTING_TABLE
-]
 
 
 def remove_network(places: Places, work: Work) -> None:

@@ -113,12 +113,11 @@ def _is_good(path: Path) -> bool:
 
 
 def _make_authority(keys: Path, work: Work) -> None:
-    work.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=comet-local-ca"]
-        + ["-days", str(_AUTHORITY_DAYS), "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-        + ["-keyout", str(keys / "ca.key"), "-out", str(keys / "ca.crt")],
-        limit_s=60,
-    )
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes"]
+    argv += ["-subj", "/CN=comet-local-ca", "-days", str(_AUTHORITY_DAYS)]
+    argv += ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    argv += ["-keyout", str(keys / "ca.key"), "-out", str(keys / "ca.crt")]
+    work.run(argv, limit_s=60)
 
 
 def _make_signing_key(keys: Path, work: Work) -> None:
@@ -134,15 +133,11 @@ def _make_leaf(keys: Path, leaf: Leaf, work: Work) -> None:
     if leaf.names:
         extensions += f"subjectAltName={','.join(leaf.names)}\n"
     (keys / "extensions.cnf").write_text(extensions)
-    work.run(
-        ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        + ["-subj", leaf.subject, "-keyout", str(key), "-out", str(request)],
-        limit_s=60,
-    )
-    work.run(
-        ["openssl", "x509", "-req", "-in", str(request), "-days", str(_LEAF_DAYS)]
-        + ["-CA", str(keys / "ca.crt"), "-CAkey", str(keys / "ca.key"), "-CAcreateserial"]
-        + ["-extfile", str(keys / "extensions.cnf"), "-out", str(certificate)],
-        limit_s=60,
-    )
+    argv = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    argv += ["-nodes", "-subj", leaf.subject, "-keyout", str(key), "-out", str(request)]
+    work.run(argv, limit_s=60)
+    argv = ["openssl", "x509", "-req", "-in", str(request), "-days", str(_LEAF_DAYS)]
+    argv += ["-CA", str(keys / "ca.crt"), "-CAkey", str(keys / "ca.key"), "-CAcreateserial"]
+    argv += ["-extfile", str(keys / "extensions.cnf"), "-out", str(certificate)]
+    work.run(argv, limit_s=60)
     request.unlink()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from local import versions
 from local.places import Places
 
@@ -25,7 +26,9 @@ _PLACES = Places.from_environment()
 
 def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> str:
     argv = [str(_PLACES.binaries / "kubectl"), "--kubeconfig", str(_PLACES.kubeconfig), *arguments]
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(
+        argv, input=stdin, capture_output=True, text=True, timeout=90, check=False
+    )
     if check:
         assert done.returncode == 0, done.stderr
     return done.stdout
@@ -51,7 +54,9 @@ def namespace() -> Iterator[str]:
     kubectl("create", "namespace", name)
     try:
         kubectl("--namespace", name, "apply", "--filename", "-", stdin=_objects())
-        kubectl("--namespace", name, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        kubectl(
+            "--namespace", name, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s"
+        )
         yield name
     finally:
         kubectl("delete", "namespace", name, "--wait=true", "--timeout=80s", check=False)
@@ -162,7 +167,15 @@ def test_volume_is_a_folder_of_the_hubs_user_and_goes_with_its_claim(namespace: 
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
     }
     kubectl("--namespace", namespace, "apply", "--filename", "-", stdin=json.dumps(claim))
-    get = ["--namespace", namespace, "get", "pvc", "data", "--output", "jsonpath={.spec.volumeName}"]
+    get = [
+        "--namespace",
+        namespace,
+        "get",
+        "pvc",
+        "data",
+        "--output",
+        "jsonpath={.spec.volumeName}",
+    ]
     assert until(lambda: kubectl(*get) != "")
     folder = Path(_PLACES.volumes / kubectl(*get))
     assert folder.stat().st_uid == versions.STORAGE_OWNER
