@@ -203,6 +203,7 @@ class Notebook(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     """An HTTP server on a UNIX socket that says its name."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, path: Path, name: str) -> None:
         super().__init__(str(path), _NotebookHandler)

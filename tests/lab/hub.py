@@ -155,7 +155,7 @@ class Hub(HubAPI):
         if wait:
             self.wait_up()
 
-    def wait_up(self, *, limit_s: float = 60) -> None:
+    def wait_up(self, *, limit_s: float = 120) -> None:
         """Wait until the hub answers through the proxy."""
 
         def healthy() -> bool:

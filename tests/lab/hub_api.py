@@ -81,7 +81,9 @@ class HubAPI:
         found: dict[str, Any] = answer.body["servers"].get(name, {})
         return found if found.get("ready") or found.get("pending") else None
 
-    async def wait_ready(self, user: str, name: str = "", *, limit_s: float = 90) -> dict[str, Any]:
+    async def wait_ready(
+        self, user: str, name: str = "", *, limit_s: float = 120
+    ) -> dict[str, Any]:
         """The model of the server once it is ready.
 
         Raises:

@@ -43,7 +43,7 @@ class Proxy:
     def start(self) -> None:
         """Start and wait for both ports."""
         self.process.start()
-        self.process.wait_ready(lambda: answers(self.port) and answers(self.api_port), limit_s=20)
+        self.process.wait_ready(lambda: answers(self.port) and answers(self.api_port), limit_s=60)
 
     def stop(self) -> None:
         """End the proxy."""

@@ -87,7 +87,7 @@ class Slurm:
         self.munge.stop()
         LOGS.forget(self.root, self.job_outputs)
 
-    def wait_idle(self, limit_s: float = 10) -> None:
+    def wait_idle(self, limit_s: float = 60) -> None:
         """Wait until slurmctld answers and every node can take a job."""
 
         def usable() -> bool:

@@ -98,7 +98,7 @@ class Tunnelbot:
         self._config_file.write_text(yaml.safe_dump(self.config))
         self.process.start()
         if wait:
-            self.process.wait_ready(lambda: self.admin("/healthz")[0] == 200, limit_s=20)
+            self.process.wait_ready(lambda: self.admin("/healthz")[0] == 200, limit_s=60)
 
     def stop(self) -> None:
         """SIGTERM, and wait for the end."""
