@@ -155,7 +155,8 @@ def configuration(chart: Chart, tmp_path_factory: pytest.TempPathFactory) -> Map
     package = root / "stub" / "jupyterhub_comet"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "configure.py").write_text("def configure(c):\n    pass\n")
+    lines = "def configure(c):\n    c.JupyterHub.admin_access = 'extraConfig is not sorted'\n"
+    (package / "configure.py").write_text(lines)
     result = subprocess.run(
         [
             sys.executable,

@@ -156,6 +156,18 @@ def test_a_certificate_that_is_none_is_signed_again(complete: Contents) -> None:
     assert keys_of(missing(broken, DEMO, NOW)) == CERTIFICATE
 
 
+def test_a_certificate_of_another_ca_is_signed_again(complete: Contents) -> None:
+    host_ca = missing({}, DEMO, NOW)["comet-host-ca"]
+    changed = {"comet-host-ca": host_ca, "comet-tunnel-ca": {"host-ca.pub": host_ca["ca.pub"]}}
+    assert keys_of(missing(laid_over(complete, changed), DEMO, NOW)) == CERTIFICATE
+
+
+def test_a_certificate_of_another_key_is_signed_again(complete: Contents) -> None:
+    key = missing({}, DEMO, NOW)["tunnelbot"]["ssh_host_key"]
+    changed = laid_over(complete, {"tunnelbot": {"ssh_host_key": key}})
+    assert keys_of(missing(changed, DEMO, NOW)) == CERTIFICATE
+
+
 def swapped(complete: Contents) -> Contents:
     other = missing({}, DEMO, NOW)
     return laid_over(complete, {"comet-tunnel-ca": {"ca": other["comet-tunnel-ca"]["ca"]}})
