@@ -83,9 +83,10 @@ class Connections:
     def refused(self, kept: Kept) -> None:
         """sshd opened no session: the next try gets a new connection, with fewer on it.
 
-        The new number of sessions is one that sshd has just served here.
+        Each refused session leaves before the next one comes here, so what remains open in the
+        end is what sshd serves.
         """
-        if not kept.retired and not kept.connection.is_closed() and kept.open > 1:
+        if not kept.connection.is_closed() and kept.open > 1:
             self._sessions = min(self._sessions, kept.open - 1)
         self.retire(kept)
 
