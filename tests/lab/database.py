@@ -49,8 +49,10 @@ class Database:
         self.password = secrets.token_hex(16)
         self._data = lab.folder("mariadb", 0o700) / "data"
         self._socket = lab.root / "mariadb" / "socket"
+        # A tmpdir of its own: at its start mariadbd removes everybody's "#sql" files from there.
         self._options = [
             "--no-defaults", f"--datadir={self._data}", "--user=root",
+            f"--tmpdir={lab.folder('mariadb/tmp', 0o700)}",
             "--innodb-log-file-size=8M", "--innodb-buffer-pool-size=32M",
             "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync",
             "--innodb-lock-wait-timeout=900", "--skip-log-bin", "--performance-schema=OFF",

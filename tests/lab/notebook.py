@@ -14,6 +14,10 @@ import websockets
 from .hub_api import HubAPI
 from .waiting import LabBroken
 
+# Statuses of a way to the notebook that is interrupted, but may come back.
+_INTERRUPTED = frozenset({502, 503, 504})
+_RETRY_S = 0.5
+
 
 class CellFailed(Exception):
     """The code raised; the text is the kernel's error name and value."""
@@ -87,8 +91,8 @@ class Kernel:
 
         Raises:
             CellFailed: the code raised.
-            TimeoutError: no end within the limit.
-            websockets.WebSocketException, OSError: no way to the kernel.
+            TimeoutError: no way to the kernel, or no end of the cell, within the limit.
+            websockets.WebSocketException: refused (403, 404), or cut in the middle of the cell.
         """
         async with asyncio.timeout(limit_s):
             socket = await self._connected()
@@ -103,10 +107,19 @@ class Kernel:
             self._socket = None
 
     async def _connected(self) -> websockets.ClientConnection:
-        if self._socket is None or self._socket.close_code is not None:
-            self._socket = await websockets.connect(
-                self._url, additional_headers=self._headers, max_size=None, proxy=None
-            )
+        """The open websocket; as a browser does, tried again while the way is interrupted."""
+        while self._socket is None or self._socket.close_code is not None:
+            try:
+                self._socket = await websockets.connect(
+                    self._url, additional_headers=self._headers, max_size=None, proxy=None
+                )
+            except websockets.InvalidStatus as exc:
+                if exc.response.status_code not in _INTERRUPTED:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+            except (websockets.InvalidMessage, OSError):
+                # The proxy's own 503 to a websocket has no reason phrase, which is no HTTP.
+                await asyncio.sleep(_RETRY_S)
         return self._socket
 
     def _request(self, message_id: str, code: str) -> dict[str, object]:
