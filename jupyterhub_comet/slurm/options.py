@@ -97,7 +97,10 @@ def _check_keys(settings: Settings, values: Mapping[str, object]) -> None:
         if key in OPTIONS:
             continue
         if key in _OF_THE_PROFILE:
-            known = _listed(f"{name} ({p.partition})" for name, p in settings.profiles.items())
+            known = _listed(
+                f"{name} ({profile.partition or 'default partition'})"
+                for name, profile in settings.profiles.items()
+            )
             raise OptionRefused(key, f"comes with the profile; choose a profile of {known}")
         raise OptionRefused(_shown(key), f"is no option; the options are {_listed(OPTIONS)}")
 
