@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 HANDSHAKE_S = 10.0  # from the first bytes to a proven certificate
 MAX_TRIES = 6  # logins tried in one connection; asyncssh has no limit of its own
 MAX_CHANNELS = 64  # opened by the job
+MAX_REFUSED = 64  # requests that no rule allows, then the connection is ended
 MAX_UNCONFIRMED = 64  # opened by us and not answered yet
 
 # The peer's window decides how much asyncssh writes, so the connection's own buffer is bound:
@@ -106,6 +107,7 @@ class JobConnection(asyncssh.SSHServerConnection):
         self._refusal: Reason | None = None
         self._tries = 0
         self._unconfirmed = 0
+        self._refused_requests = 0
 
     # Login
 
@@ -218,6 +220,7 @@ class JobConnection(asyncssh.SSHServerConnection):
     def open_hub(self) -> tuple[asyncssh.SSHTCPChannel[bytes], Any]:
         """Answer a job's request for the hub; raises asyncssh.ChannelOpenError above the cap."""
         if len(self._channels) >= MAX_CHANNELS:  # private name of asyncssh
+            self.refuse_request(Reason.CHANNELS, *policy.HUB)
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "too many channels")
         return self.create_tcp_channel(window=HUB_CHANNEL_WINDOW), self._connect_hub()
 
@@ -226,6 +229,14 @@ class JobConnection(asyncssh.SSHServerConnection):
         if self.is_gone:
             channel_end.connection_lost(None)
         return channel_end
+
+    def refuse_request(self, reason: Reason, host: str, port: int) -> None:
+        """Tell of a request that no rule allows; end a connection that goes on asking."""
+        self.gateway.metrics.refused.labels(reason.value).inc()
+        audit("request-refused", reason=reason.value, spawn=self.spawn, host=host, port=port)
+        self._refused_requests += 1
+        if self._refused_requests >= MAX_REFUSED:
+            self.end(Reason.TOO_MANY_REQUESTS)
 
     # Bounded buffers
 

@@ -13,6 +13,7 @@ Here:
 
 import asyncio
 import socket
+import struct
 from typing import Protocol, cast
 
 import asyncssh
@@ -20,6 +21,10 @@ import asyncssh
 OPEN_TIMEOUT_S = 10.0
 CHANNEL_WINDOW = 2 * 1024 * 1024  # bytes: 10 Gbit/s over 1 ms, 40 MB/s over 50 ms
 HUB_CHANNEL_WINDOW = 256 * 1024  # the hub's API needs no more
+
+
+# SO_LINGER with no time: close sends a reset in place of an end.
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Link(Protocol):
@@ -113,10 +118,12 @@ class SocketEnd(asyncio.Protocol):
         self._read_or_not()
 
     def close(self, *, abort: bool = False) -> None:
-        """Close, after what was written has gone out, or at once with ``abort``."""
+        """Close, after what was written has gone out; or at once, with a reset, by ``abort``."""
         if self._transport is None:
             return
         if abort:
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._transport.abort()
         else:
             self._transport.close()

@@ -36,6 +36,8 @@ class Reason(Enum):
     STALLED = "stalled"  # the peer stopped reading or answering
     DESTINATION = "destination"
     LISTEN = "listen"
+    CHANNELS = "channels"  # too many open at the same time
+    TOO_MANY_REQUESTS = "too-many-requests"  # refused ones, in one connection
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from asyncssh.kex import get_kex_algs
 
 from jupyterhub_comet.ssh.keys import GatewayKeys
 from jupyterhub_comet.tunnelbot import policy
-from jupyterhub_comet.tunnelbot.audit import audit
 from jupyterhub_comet.tunnelbot.connection import HANDSHAKE_S, JobConnection
 from jupyterhub_comet.tunnelbot.hub import ASK_TIMEOUT_S
 from jupyterhub_comet.tunnelbot.policy import Reason
@@ -98,15 +97,16 @@ class JobServer(asyncssh.SSHServer):
 
     def auth_completed(self) -> None:
         connection = self.connection
-        assert connection.admitted is not None  # noqa: S101 - no other way to log in
-        reason = connection.gateway.connected(connection, connection.admitted)
+        reason: Reason | None = Reason.NOT_A_CERTIFICATE  # asyncssh went another way than ours
+        if connection.admitted is not None:
+            reason = connection.gateway.connected(connection, connection.admitted)
         if reason is not None:
             connection.end(reason)
 
     def server_requested(self, listen_host: str, listen_port: int) -> Any:
         connection = self.connection
         if not policy.may_listen(listen_host, listen_port):
-            self._refuse_request(Reason.LISTEN, listen_host, listen_port)
+            connection.refuse_request(Reason.LISTEN, listen_host, listen_port)
             return False
         if not connection.gateway.serving(connection):
             return False
@@ -120,21 +120,11 @@ class JobServer(asyncssh.SSHServer):
         orig_port: int,  # noqa: ARG002
     ) -> Any:
         if not policy.may_connect(dest_host, dest_port):
-            self._refuse_request(Reason.DESTINATION, dest_host, dest_port)
+            self.connection.refuse_request(Reason.DESTINATION, dest_host, dest_port)
             raise asyncssh.ChannelOpenError(
                 asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "only hub:8081 is reachable from here"
             )
         return self.connection.open_hub()
-
-    def _refuse_request(self, reason: Reason, host: str, port: int) -> None:
-        self.connection.gateway.metrics.refused.labels(reason.value).inc()
-        audit(
-            "request-refused",
-            reason=reason.value,
-            spawn=self.connection.spawn,
-            host=host,
-            port=port,
-        )
 
 
 class _Serving(asyncssh.SSHListener):

@@ -96,9 +96,10 @@ class Tunnels:
         slot = self._slots.pop(spawn)
         slot.listener.close()
         self._audit_port("port-closed", spawn, slot.listener.port)
-        if slot.connection is not None:
-            self._down(spawn, slot, reason)
-            slot.connection.end(reason)
+        connection = slot.connection
+        if connection is not None:
+            self._down(spawn, slot, connection, reason)
+            connection.end(reason)
 
     async def follow(self, ports: Mapping[str, int]) -> None:
         """Take the hub's table: spawns not in it have ended, ports in it are the right ones."""
@@ -136,7 +137,7 @@ class Tunnels:
             return Reason.PORT
         old = slot.connection
         if old is not None:
-            self._down(connection.spawn, slot, Reason.REPLACED)
+            self._down(connection.spawn, slot, old, Reason.REPLACED)
             old.end(Reason.REPLACED)
         slot.connection = connection
         return None
@@ -167,11 +168,12 @@ class Tunnels:
         """The connection has ended; its spawn's port stays."""
         slot = self._slots.get(connection.spawn)
         if slot is not None and slot.connection is connection:
-            self._down(connection.spawn, slot, connection.reason)
+            self._down(connection.spawn, slot, connection, connection.reason)
 
-    def _down(self, spawn: str, slot: _Slot, reason: Reason | None) -> None:
-        connection = slot.connection
-        assert connection is not None  # noqa: S101 - every caller has looked
+    def _down(
+        self, spawn: str, slot: _Slot, connection: JobConnection, reason: Reason | None
+    ) -> None:
+        """Note that ``connection``, the slot's own, serves no more."""
         if slot.serving:
             slot.serving = False
             slot.listener.serve(None)
