@@ -25,7 +25,16 @@ from tornado.web import HTTPError
 from traitlets import default
 
 from .context import Cluster, Context, context
-from .errors import CometError, JobEnded, OptionRefused, Refused, SettingsBroken, Unreachable
+from .errors import (
+    ClusterUnreachable,
+    CometError,
+    JobEnded,
+    OptionRefused,
+    Refused,
+    ReplyLost,
+    SettingsBroken,
+    Unreachable,
+)
 from .form import options_from_form, render_form
 from .job import HUB_PLACEHOLDER, make_script
 from .progress import describe_wait
@@ -362,7 +371,12 @@ class CometSpawner(SlurmSpawner):
         if self._submission is not None and not state.job_id:
             # sbatch is still running: its answer saves a search.
             await asyncio.wait({self._submission}, timeout=_STOP_WAIT_S)
-            if self._submission.done() and not self._submission.exception():
+            failure = self._submission.exception() if self._submission.done() else None
+            if isinstance(failure, Refused | ClusterUnreachable) and not isinstance(
+                failure, ReplyLost
+            ):
+                return  # surely nothing was submitted, so there is nothing to look for
+            if self._submission.done() and failure is None:
                 state = self._set(job_id=self._submission.result())
         cluster = state.cluster
         await context().cancellations.cancel(

@@ -218,7 +218,7 @@ class SlurmClient:
         while True:
             try:
                 found = await self.find_by_spawn(account, spawn, since)
-            except Unreachable:
+            except (Unreachable, OutputUnreadable):
                 found = []
             if len(found) == 1:
                 return found[0].job_id
