@@ -45,6 +45,10 @@ class Builder(Protocol):
         """Take an image from an archive, as the base of later builds."""
         ...
 
+    def forget(self, work: Work, name: str) -> None:
+        """Remove an image from the builder's store; none there is fine."""
+        ...
+
     def push(self, work: Work, archive: Path, name: str, target: str) -> None:
         """Push the archive's image of this name to a registry under another one."""
         ...
@@ -64,6 +68,10 @@ class Engine:
 
     def load(self, work: Work, archive: Path) -> None:
         work.run([self.name, "load", "--input", str(archive)], limit_s=600)
+
+    def forget(self, work: Work, name: str) -> None:
+        with suppress(CommandFailed):
+            work.run([self.name, "rmi", name], limit_s=120)
 
     def push(self, work: Work, archive: Path, name: str, target: str) -> None:
         self.load(work, archive)
@@ -109,6 +117,10 @@ class Buildah:
     def load(self, work: Work, archive: Path) -> None:
         argv = [*self._buildah(), "pull", "--quiet", f"docker-archive:{archive}"]
         work.run(argv, limit_s=600, env=self._environment())
+
+    def forget(self, work: Work, name: str) -> None:
+        with suppress(CommandFailed):
+            work.run([*self._buildah(), "rmi", name], limit_s=120, env=self._environment())
 
     def push(self, work: Work, archive: Path, name: str, target: str) -> None:
         self.load(work, archive)

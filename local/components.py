@@ -49,6 +49,7 @@ def find_cni_programs() -> Path:
 def write_configuration(places: Places) -> None:
     """Write every template with this machine's paths and our addresses filled in."""
     values = {
+        "CACHE": str(places.cache),
         "STATE": str(places.state),
         "SOCKET": str(places.containerd_socket),
         "KEYS": str(places.keys),

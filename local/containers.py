@@ -39,7 +39,7 @@ def ensure_imported(places: Places, work: Work, name: str, archive: Path) -> boo
     The archive's file name holds the hash of what it was made from, so an import under the same
     image name is done again only when the archive is another one.
     """
-    record = places.state / "imported.json"
+    record = _record(places)
     present = ask([*ctr(places), "images", "list", "--quiet", f"name=={name}"], limit_s=30)
     with _imports:
         if present.strip() and _read(record).get(name) == archive.name:
@@ -64,6 +64,21 @@ def ensure_program_image(
             write_image(archive, name, layer, config)
             layer.unlink()
     return "imported" if ensure_imported(places, work, name, archive) else "there"
+
+
+def forget_images(places: Places, work: Work, archives: Path) -> None:
+    """Remove the images whose archives are gone: each was replaced several times since."""
+    with _imports:
+        known = _read(_record(places))
+        gone = [name for name, archive in known.items() if not (archives / archive).exists()]
+        for name in gone:
+            work.run([*ctr(places), "images", "remove", name], limit_s=60)
+            del known[name]
+        _record(places).write_text(json.dumps(known, indent=1))
+
+
+def _record(places: Places) -> Path:
+    return places.cache / "containerd" / "imported.json"
 
 
 def _read(record: Path) -> dict[str, str]:

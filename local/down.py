@@ -23,6 +23,17 @@ from local.up import Target, load_target, make_release
 _BEFORE_PODS = ("controller", "kubelet", "kube-router", "kube-proxy")
 _AFTER_PODS = ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd", "containerd")
 _CGROUPS = Path("/sys/fs/cgroup")
+# Folders that the programs make without asking; what is empty of them goes.
+_FIXED_FOLDERS = (
+    "/run/containerd/runc/k8s.io",
+    "/run/containerd/runc",
+    "/run/containerd/s",
+    "/run/containerd",
+    "/var/lib/cni/results",
+    "/var/lib/cni",
+    "/var/lib/kubelet/device-plugins",
+    "/var/lib/kubelet",
+)
 _POD_LOG_LINKS = Path("/var/log/containers")  # the kubelet has no setting for this folder
 
 
@@ -102,7 +113,7 @@ def _stop(daemons: Daemons, names: Iterable[str]) -> None:
 def _stop_pods(places: Places, daemons: Daemons, work: Work) -> None:
     """Have containerd remove every pod; if it is dead it is started once more for that."""
     kube = binaries.program_path(places, binaries.KUBE)
-    if not kube.exists() or not (places.state / "containerd").exists():
+    if not kube.exists() or not (places.configuration / "containerd.toml").exists():
         return
     components.containerd(places).ensure(daemons)
     deadline = time.monotonic() + 20
@@ -175,6 +186,9 @@ def _remove_traces(places: Places) -> None:
         for folder in (*below, group):
             with suppress(OSError):
                 folder.rmdir()
+    for empty in _FIXED_FOLDERS:
+        with suppress(OSError):  # somebody else's, or not empty
+            Path(empty).rmdir()
     for link in _POD_LOG_LINKS.glob("*.log") if _POD_LOG_LINKS.is_dir() else ():
         if link.is_symlink() and link.readlink().is_relative_to(places.state):
             link.unlink()

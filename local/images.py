@@ -83,7 +83,7 @@ def ensure_built(places: Places, builder: Builder, image: Image, work: Work) -> 
         staged = places.state / "build" / image.archive.stem
         dockerfile = image.context.stage(staged)
         builder.build(work, image.name, dockerfile, staged, image.archive)
-    _forget_old(image.archive)
+    _forget_old(builder, image, work)
     return f"built {image.tag} with {builder.name}"
 
 
@@ -105,8 +105,11 @@ def _base_key(places: Places, builder: Builder) -> str:
     return "published" if builder.fetches else debian_archive(places).stem
 
 
-def _forget_old(archive: Path) -> None:
-    which = archive.stem.rpartition("-")[0]
-    same = sorted(archive.parent.glob(f"{which}-*.tar"), key=lambda path: path.stat().st_mtime)
-    for old in same[:-_KEPT_ARCHIVES]:
+def _forget_old(builder: Builder, image: Image, work: Work) -> None:
+    """Remove all but the newest archives of an image, and the builder's copies of the others."""
+    which, _, key = image.archive.stem.rpartition("-")
+    same = image.archive.parent.glob(f"{which}-*.tar")
+    for old in sorted(same, key=lambda path: path.stat().st_mtime)[:-_KEPT_ARCHIVES]:
         old.unlink(missing_ok=True)
+        if key in image.tag:
+            builder.forget(work, image.name.replace(key, old.stem.rpartition("-")[2]))

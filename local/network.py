@@ -8,6 +8,7 @@ kube-proxy does not know (yet) cannot leave by the default route either.
 from __future__ import annotations
 
 import json
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -23,11 +24,12 @@ _SETTINGS = {
     "net/bridge/bridge-nf-call-iptables": "1",
     f"net/ipv6/conf/{versions.BRIDGE}/disable_ipv6": "1",
 }
-# Chains that kube-proxy, the kubelet and kube-router make, and kube-router's address sets.
-OUR_CHAINS = ("KUBE-", "CNI-")
+# Chains that kube-proxy and kube-router make, and kube-router's address sets.
+OUR_CHAINS = ("KUBE-",)
 _RULE = ["priority", versions.ROUTING_TABLE, "iif", versions.BRIDGE]
 _RULE += ["lookup", versions.ROUTING_TABLE]
 _OUR_SETS = re.compile(r"KUBE-|inet6:KUBE-")
+_NAMESPACES = "/run/netns"
 _TABLES = ("filter", "nat", "mangle", "raw")
 
 
@@ -67,7 +69,7 @@ def remove_network(places: Places, work: Work) -> None:
         for table in _TABLES:
             _clean_table(program, table, work)
     _remove_sets(work)
-    _restore_settings(places)
+    _restore_settings(places, work)
 
 
 def without_chains(dump: str, prefixes: tuple[str, ...] = OUR_CHAINS) -> str:
@@ -83,7 +85,7 @@ def without_chains(dump: str, prefixes: tuple[str, ...] = OUR_CHAINS) -> str:
 
 def _refuse_other_kubernetes(places: Places) -> None:
     """Two kube-proxies on one machine would undo each other's rules."""
-    if (places.state / "settings-before.json").exists():
+    if _before(places).exists() or (Path("/sys/class/net") / versions.BRIDGE).exists():
         return  # the chains are ours, from an earlier `up`
     with suppress(CommandFailed):
         if re.search(r"^:KUBE-SERVICES ", ask(["iptables-save", "-t", "nat"]), re.MULTILINE):
@@ -128,18 +130,27 @@ def _write_setting(name: str, value: str) -> None:
 
 def _remember_settings(places: Places) -> None:
     """Keep the values from before the first `up` only: later ones are our own."""
-    path = places.state / "settings-before.json"
-    if not path.exists():
-        before = {name: _setting(name).read_text().strip() for name in _existing_settings()}
-        path.write_text(json.dumps(before))
+    if not _before(places).exists():
+        existing = [name for name in _SETTINGS if _setting(name).exists()]
+        before: dict[str, str] = {name: _setting(name).read_text().strip() for name in existing}
+        before[_NAMESPACES] = "mounted" if os.path.ismount(_NAMESPACES) else ""
+        _before(places).write_text(json.dumps(before))
 
 
-def _existing_settings() -> list[str]:
-    return [name for name in _SETTINGS if _setting(name).exists()]
-
-
-def _restore_settings(places: Places) -> None:
+def _restore_settings(places: Places, work: Work) -> None:
     with suppress(FileNotFoundError, ValueError):
-        before = json.loads((places.state / "settings-before.json").read_text())
+        before = json.loads(_before(places).read_text())
+        was_mounted = before.pop(_NAMESPACES, "mounted")
         for name, value in before.items():
             _write_setting(name, value)
+        # The pods' networks turned this folder into a mount of its own.
+        if (
+            not was_mounted
+            and os.path.ismount(_NAMESPACES)
+            and not list(Path(_NAMESPACES).iterdir())
+        ):
+            work.run(["umount", _NAMESPACES], limit_s=10)
+
+
+def _before(places: Places) -> Path:
+    return places.state / "settings-before.json"

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from local import binaries, images, versions
+from local import binaries, containers, images, versions
 from local.builders import Builder, find_builder
 from local.cluster import CONTAINERD_READY, DNS_READY, PACKAGES, Cluster, build_step_name
-from local.commands import Work, ask
+from local.commands import Work, ask, tail
 from local.delivery import Delivery
-from local.errors import CommandFailed, LocalError
+from local.errors import CommandFailed, LocalError, NotReady
 from local.images import Image
 from local.packages import install_packages
 from local.places import Places
@@ -157,7 +157,21 @@ def _local_steps(
     )
     imports = tuple(f"import {which}" for which in wanted)
     helm = build_step_name(binaries.HELM)
-    return [*steps, *_release_steps(release, ours, (DNS_READY, *imports), (helm,), found)]
+    steps += _release_steps(release, ours, (DNS_READY, *imports), (helm,), found)
+    return [*steps, Step("check", lambda work: _check(places, work), ("address",))]
+
+
+def _check(places: Places, work: Work) -> str:
+    """Have every program of the cluster still running at the end; forget what is out of use."""
+    daemons = Cluster(places).daemons
+    for name in daemons.names():
+        record = daemons.find(name)
+        if record is None or not record.is_alive():
+            log = daemons.log(name)
+            work.say(tail(log))
+            raise NotReady(f"{name} ended by itself; its log is {log}")
+    containers.forget_images(places, work, places.archives)
+    return f"{len(daemons.names())} programs run"
 
 
 def _foreign_steps(
