@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.lab.processes import Identity, Process
 from tests.lab.shims import Fault
 from tests.lab.slurm import Slurm
 from tests.lab.slurm_config import NODES, PARTITIONS
+from tests.lab.sockets import listening_ports
 from tests.lab.stack import Stack
 from tests.lab.users import ensure_users
 from tests.lab.waiting import wait_for
@@ -178,6 +180,19 @@ def test_a_lost_answer_leaves_the_job(login: LoginNode, slurm: Slurm) -> None:
     assert [job["name"] for job in slurm.queue("alice")] == ["lost-answer"]
 
 
+def test_a_jobs_processes_and_their_ports_are_found(login: LoginNode, slurm: Slurm) -> None:
+    code = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); time.sleep(60)"
+    # The program has no environment of its own: it is found as a child.
+    script = f'#!/bin/bash\n/usr/bin/env -i /usr/bin/python3 -c "{code}"\n'
+    jobs = [submit(login, "alice", "-p shared", script=script) for _ in range(2)]
+    for job in jobs:
+        slurm.wait_state(job, "RUNNING")
+        wait_for(partial(_job_ports, slurm, job), "the job's port", limit_s=15)
+    first, second = (slurm.job_pids(job) for job in jobs)
+    assert not first & second
+    assert len(listening_ports(first)) == len(listening_ports(second)) == 1
+
+
 def test_settings_change_for_a_while(login: LoginNode, slurm: Slurm) -> None:
     with slurm.settings(MinJobAge="2"):
         job = submit(login, "alice", "-p shared", script="#!/bin/bash\ntrue\n")
@@ -224,6 +239,10 @@ def test_a_process_that_dies_at_its_start_is_reported_with_its_log(lab: Lab) -> 
     doomed.start()
     with pytest.raises(Exception, match=r"ended with status 3(.|\n)*no such luck"):
         doomed.wait_ready(lambda: False, limit_s=10)
+
+
+def _job_ports(slurm: Slurm, job: str) -> set[int]:
+    return listening_ports(slurm.job_pids(job))
 
 
 def _running_row(slurm: Slurm, job: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from .folder import Lab
 from .logs import LOGS
 from .ports import free_port
 from .probe import answers
-from .processes import Process
+from .processes import Process, descendants, with_environment
 from .slurm_config import (
     ACCOUNTS,
     NODES,
@@ -215,6 +215,12 @@ class Slurm:
 
         what = f"job {job_id} to be {' or '.join(states)}"
         return wait_for(reached, what, limit_s=limit_s, interval_s=0.1)
+
+    def job_pids(self, job_id: str) -> set[int]:
+        """Live processes of a job of this cluster, on whichever node, with their children."""
+        ours = with_environment("SLURM_CONF", str(self.lab.slurm_conf))
+        roots = {each.pid for each in with_environment("SLURM_JOB_ID", job_id) if each in ours}
+        return roots | {child.pid for root in roots for child in descendants(root)}
 
     def cancel_all(self, *users: str, limit_s: float = 30) -> None:
         """Cancel every job of ``users`` (of everybody), and wait until none is left."""
