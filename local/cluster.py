@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from local.processes import Daemons
 from local.steps import Step
 
 _START_LIMIT_S = 120.0
+_KUBELET_HEALTH_PORT = 10248  # on the loopback interface
 _PROGRAMS = (
     binaries.KUBE,
     binaries.HELM,
@@ -122,6 +124,16 @@ class Cluster:
         return _count(started)
 
     def _node_is_ready(self) -> bool:
+        # The API may still have the word of a kubelet that was killed: ask the living one too.
+        connection = http.client.HTTPConnection("127.0.0.1", _KUBELET_HEALTH_PORT, timeout=5)
+        try:
+            connection.request("GET", "/healthz")
+            if connection.getresponse().status != HTTPStatus.OK:
+                return False
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
         try:
             node = self.api().get(f"/api/v1/nodes/{versions.NODE}")
         except ApiError as error:

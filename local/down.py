@@ -34,6 +34,7 @@ _FIXED_FOLDERS = (
     "/var/lib/kubelet/device-plugins",
     "/var/lib/kubelet",
 )
+_KUBELET_SOCKET = Path("/var/lib/kubelet/device-plugins/kubelet.sock")
 _POD_LOG_LINKS = Path("/var/log/containers")  # the kubelet has no setting for this folder
 
 
@@ -186,6 +187,7 @@ def _remove_traces(places: Places) -> None:
         for folder in (*below, group):
             with suppress(OSError):
                 folder.rmdir()
+    _KUBELET_SOCKET.unlink(missing_ok=True)  # no other kubelet: `up` refuses a second Kubernetes
     for empty in _FIXED_FOLDERS:
         with suppress(OSError):  # somebody else's, or not empty
             Path(empty).rmdir()

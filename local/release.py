@@ -123,6 +123,10 @@ class Release:
 
     def state(self) -> str:
         """Say in words what Helm knows of the release."""
+        try:
+            ask([*self.tools.kubectl, "get", "--raw", "/readyz"], limit_s=10)
+        except CommandFailed:
+            return "unknown: the API server does not answer"
         status = self._status()
         if not status:
             return "not installed"

@@ -44,6 +44,8 @@ class Failure:
         text += [f"  | {line}" for line in lines.splitlines()]
         if cause:
             text += [f"  likely cause: {cause.why}", f"  next step: {cause.then}"]
+        elif not lines:
+            text += ["  next step: put that right and run it again; it goes on where it stopped"]
         else:
             text += ["  next step: read the log above; `make up` goes on where it stopped"]
         return "\n".join(text)
