@@ -180,7 +180,7 @@ class Profile(Model):
     title: str
     description: str = ""
     cluster: str
-    partition: str
+    partition: str = Field("", description="Empty: req_partition, else the cluster's default.")
     nodes: int = Field(1, gt=0)
     cores: Counts | None = Field(None, description="Cores of the job; absent: Slurm decides.")
     memory_mb: int | None = Field(None, gt=0, description="Memory of the job, MiB.")

@@ -65,6 +65,8 @@ class CometSpawner(SlurmSpawner):
     are defaults for what a profile leaves open.
     """
 
+    server: Any  # JupyterHub's wrapper of the server's row
+
     _state: ServerState | None = None
     _submission: asyncio.Future[str] | None = None
 
@@ -319,7 +321,7 @@ class CometSpawner(SlurmSpawner):
 
     async def get_url(self) -> str:
         """The server's URL at the hub's start; never waits, never raises (see resume.py)."""
-        server: Any = self.server
+        server = self.server
         if self._state is not None:
             server = SilentServer(
                 orm_server=self.orm_spawner.server, notebook_version=self._state.notebook_version
