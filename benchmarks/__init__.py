@@ -1,0 +1,1 @@
+"""Ours against the stock thing, side by side in one run."""
