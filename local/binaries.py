@@ -31,6 +31,8 @@ class Program:
     links: tuple[str, ...] = ()  # further names in the cache's bin
 
 
+_KUBERNETES = versions.KUBERNETES.split(".")[:2]
+
 KUBE = Program(
     "kube",
     versions.KUBERNETES,
@@ -38,8 +40,8 @@ KUBE = Program(
     # What `kubectl version` and the chart's kubeVersion see.
     linker=(
         f"-X k8s.io/component-base/version.gitVersion=v{versions.KUBERNETES}",
-        f"-X k8s.io/component-base/version.gitMajor={versions.KUBERNETES.split('.')[0]}",
-        f"-X k8s.io/component-base/version.gitMinor={versions.KUBERNETES.split('.')[1]}",
+        f"-X k8s.io/component-base/version.gitMajor={_KUBERNETES[0]}",
+        f"-X k8s.io/component-base/version.gitMinor={_KUBERNETES[1]}",
     ),
     links=("kubectl",),
 )
@@ -47,7 +49,15 @@ HELM = Program(
     "helm",
     versions.HELM,
     package=f"helm.sh/helm/v3/cmd/helm@v{versions.HELM}",
-    linker=(f"-X helm.sh/helm/v3/internal/version.version=v{versions.HELM}",),
+    # Without the others `helm template` renders for Kubernetes 1.20, which z2jh refuses.
+    linker=(
+        f"-X helm.sh/helm/v3/internal/version.version=v{versions.HELM}",
+        *(
+            f"-X helm.sh/helm/v3/pkg/{package}.k8sVersion{part}={number}"
+            for package in ("chartutil", "lint/rules")
+            for part, number in zip(("Major", "Minor"), _KUBERNETES, strict=True)
+        ),
+    ),
     links=("helm",),
 )
 KUBE_ROUTER = Program(
