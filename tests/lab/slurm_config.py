@@ -64,11 +64,12 @@ def render_slurm_conf(
         "AccountingStoragePass": str(munge_socket),
         "AccountingStorageEnforce": "associations,limits,qos",
         "AccountingStorageTRES": "gres/gpu",
-        # A waiting job starts within a second; a cancelled one is gone within five.
+        # A waiting job starts within a second.
         "SchedulerParameters": (
             "batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1"
         ),
-        "KillWait": "5",
+        # Seconds from TERM to KILL: half of Slurm's own, enough to tidy up on a busy machine.
+        "KillWait": "15",
         "CompleteWait": "0",
         "MinJobAge": "300",
         "MessageTimeout": "10",
