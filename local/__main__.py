@@ -16,9 +16,20 @@ from local.steps import Step, Steps
 from local.tools import ensure_test_tools
 from local.up import ensure_tools, image_steps, our_images, up
 
+
+def alone(command: Callable[[Places], None]) -> Callable[[Places], None]:
+    """Wrap a command that must not run twice at a time."""
+
+    def run(places: Places) -> None:
+        with places.held():
+            command(places)
+
+    return run
+
+
 _COMMANDS: dict[str, tuple[Callable[[Places], object], str]] = {
-    "up": (up, "bring up a Kubernetes (or use the current one) with the demo installed"),
-    "down": (down, "remove everything that up made; the build cache stays"),
+    "up": (alone(up), "bring up a Kubernetes (or use the current one) with the demo installed"),
+    "down": (alone(down), "remove everything that up made; the build cache stays"),
     "status": (status, "say what runs, where, and how healthy it is"),
     "images": (lambda places: build_images(places), "build our three images into the cache"),
     "kubeconfig": (lambda places: print(places.kubeconfig), "print the kubeconfig's path"),

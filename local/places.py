@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from local.errors import LocalError
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,23 @@ class Places:
     @property
     def containerd_socket(self) -> Path:
         return self.state / "containerd.sock"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep a second up or down of this state out. Raises LocalError while one runs.
+
+        The lock is in the cache: down removes the state folder as a whole.
+        """
+        path = self.cache / "locks" / f"state{str(self.state).replace('/', '-')}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LocalError(
+                    f"another up or down of {self.state} is running: wait for its end"
+                ) from None
+            yield
 
     def make(self) -> None:
         """Make the folders. Others may look into the cache; keys and state files are root's."""

@@ -262,3 +262,15 @@ def test_target_is_remembered(tmp_path: Path) -> None:
     assert load_target(places) is None
     Target("kind-lab").save(places)
     assert load_target(places) == Target("kind-lab")
+
+
+def test_second_up_or_down_of_a_state_is_refused_and_another_state_is_not(tmp_path: Path) -> None:
+    places = Places(tmp_path, tmp_path, tmp_path / "state")
+    other = Places(tmp_path, tmp_path, tmp_path / "other")
+    with places.held():
+        with pytest.raises(LocalError, match="another up or down"), places.held():
+            pass
+        with other.held():
+            pass
+    with places.held():
+        pass
