@@ -60,7 +60,9 @@ class HubClient:
         self._token = ""
         self._metrics = metrics
         # The hub is one process: a thousand tunnels coming back ask it 64 at a time.
-        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=64))
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=64), cookie_jar=aiohttp.DummyCookieJar()
+        )
 
     async def close(self) -> None:
         """Close kept connections."""
@@ -158,7 +160,8 @@ class HubClient:
                 text = await response.text()
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError) as exc:
-            raise HubUnreachable(f"{method} {path.partition('?')[0]}: {exc!r}") from exc
+            cause = str(exc) or type(exc).__name__  # a time-out has no text
+            raise HubUnreachable(f"{method} {path.partition('?')[0]}: {cause}") from exc
         try:
             body = json.loads(text)
         except ValueError:

@@ -77,6 +77,7 @@ class NotebookListener:
             self._server.close()
             self._server = None
             self._metrics.listeners.dec()
+        self._link, self._holding = None, False  # for a visitor who was just being accepted
         for task in self._visits:
             task.cancel()
 
