@@ -61,6 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LocalError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except PermissionError as error:
+        print(
+            f"\n{error.filename} may not be written: run as root, or, to use a kubectl context,"
+            " set COMET_CACHE and COMET_STATE to folders of yours",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("\nstopped; `up` goes on from here when it is run again", file=sys.stderr)
         return 130
