@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from jupyterhub_comet.errors import (
@@ -131,13 +131,21 @@ class SlurmClient:
         _raise_unless_answered(result, "scancel")
         raise OutputUnreadable(f"scancel {job_id} as {account}: {_sentence(result)}")
 
-    async def list_jobs(self, account: str, *, only_own: bool = False) -> list[JobRecord]:
+    async def list_jobs(
+        self, account: str, *, only_own: bool = False, wanted: Collection[str] | None = None
+    ) -> list[JobRecord]:
         """Waiting and running jobs that ``account`` may see, one record a job.
+
+        Args:
+            account: who asks.
+            only_own: ask slurmctld for that account's jobs alone.
+            wanted: read only these job ids from the answer.
 
         Raises:
             ClusterUnreachable, OutputUnreadable: there is no trustworthy list.
         """
-        return await self._squeue(account, [f"--user={account}"] if only_own else [])
+        own = [f"--user={account}"] if only_own else []
+        return await self._squeue(account, own, wanted=wanted)
 
     async def ask_job(self, account: str, job_id: str) -> JobRecord | None:
         """What Slurm knows of one job, also after its end; None: no trace of it.
@@ -181,7 +189,12 @@ class SlurmClient:
         ]
 
     async def _squeue(
-        self, account: str, arguments: Sequence[str], *, comment: bool = False
+        self,
+        account: str,
+        arguments: Sequence[str],
+        *,
+        comment: bool = False,
+        wanted: Collection[str] | None = None,
     ) -> list[JobRecord]:
         mark = secrets.token_hex(8)
         # --all: jobs in hidden partitions too.
@@ -190,7 +203,7 @@ class SlurmClient:
         _raise_unless_answered(result, "squeue")
         if result.exit_status != 0:
             raise OutputUnreadable(f"squeue as {account}: {_sentence(result)}")
-        return list(one_per_job(parse_squeue(result.stdout, mark)).values())
+        return list(one_per_job(parse_squeue(result.stdout, mark, wanted)).values())
 
     async def _ask_accounting(self, account: str, job_id: str) -> JobRecord | None:
         argv = [

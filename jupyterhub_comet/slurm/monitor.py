@@ -230,7 +230,8 @@ class Monitor:
 
     async def _ask_as(self, account: str, jobs: list[_Watched], *, only_own: bool) -> None:
         began = datetime.now(UTC)
-        records = await self._client.list_jobs(account, only_own=only_own)
+        wanted = {watched.key.job_id for watched in jobs}
+        records = await self._client.list_jobs(account, only_own=only_own, wanted=wanted)
         by_id = {record.job_id: record for record in records}
         missing = []
         for watched in jobs:

@@ -117,6 +117,14 @@ def test_lines_around_the_records_are_skipped() -> None:
     assert [record.job_id for record in parse_squeue(text, "MARK")] == ["12"]
 
 
+def test_only_wanted_jobs_are_read_and_yet_all_must_be_whole() -> None:
+    text = HEADER + row("12", "bob", *PENDING) + row("13", "bob", *PENDING)
+    assert [record.job_id for record in parse_squeue(text, "MARK", {"13", "14"})] == ["13"]
+    assert parse_squeue(text, "MARK", set()) == []
+    with pytest.raises(OutputUnreadable):
+        parse_squeue(text[:-6], "MARK", {"12"})
+
+
 def test_huge_job_id_stays_as_it_is() -> None:
     (record,) = parse_squeue(HEADER + row("4294967294", "bob", *PENDING), "MARK")
     assert record.job_id == "4294967294"
