@@ -25,6 +25,7 @@ class Admissions:
     def __init__(self, folder: Path, now: float) -> None:
         self._path = folder / "admissions.json"
         self._lock = asyncio.Lock()
+        self._change = self._stored = 0  # counts of changes made, and in the file
         self._written = now
         self._spawns = self._load(now)
 
@@ -70,8 +71,13 @@ class Admissions:
             await self._write(now)
 
     async def _write(self, now: float) -> None:
-        async with self._lock:  # one writer; the last one writes the newest state
+        self._change += 1
+        change = self._change
+        async with self._lock:
+            if self._stored >= change:  # the writer before us took ours along
+                return
             self._written = now
+            change = self._change
             text = json.dumps(
                 {
                     "spawns": {
@@ -85,6 +91,7 @@ class Admissions:
             except OSError as exc:
                 # Costs only the return of servers while the hub is down as well.
                 log.error("%s cannot be written: %s", self._path, exc)
+            self._stored = change
 
     def _replace(self, text: str) -> None:
         temporary = self._path.with_suffix(".new")

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 _BACKOFF_S = (0.5, 15.0)
 _MIN_POLL_S = 0.2  # a hub that answers at once every time is not asked in a tight loop
+_GATHER_S = 0.02  # what changes at the same time, a thousand jobs coming back, is one report
 _REJECTED_S = 2.0  # the hub may not see a new pod in DNS yet
 
 
@@ -84,6 +85,7 @@ class Reporter:
         backoff = Backoff(*_BACKOFF_S)
         while True:
             await self._tunnels.wait_changed(max(0.0, self._full_at - time.monotonic()))
+            await asyncio.sleep(_GATHER_S)
             full = time.monotonic() >= self._full_at
             changed = self._tunnels.take_changed()
             try:
@@ -107,10 +109,9 @@ class Reporter:
 
     async def _report(self, changed: set[str], *, full: bool) -> bool:
         """Send one report; say whether the hub rejected a part of it."""
-        up = self._tunnels.reports()
+        up = self._tunnels.reports(self._tunnels.spawns if full else changed)
         gone = sorted(changed - up.keys())
-        told = [report for spawn, report in up.items() if full or spawn in changed]
-        rejected = await self._hub.report(self._tunnels.address, told, gone, full=full)
+        rejected = await self._hub.report(self._tunnels.address, list(up.values()), gone, full=full)
         for spawn, reason in rejected.items():
             self._metrics.rejected.inc()
             audit("report-rejected", spawn=spawn, reason=reason)

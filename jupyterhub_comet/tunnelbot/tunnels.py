@@ -8,7 +8,7 @@ for a spawn that has not been admitted since this process started.
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from jupyterhub_comet.tunnelbot.audit import audit
@@ -219,12 +219,13 @@ class Tunnels:
         """All spawns that have a port here."""
         return frozenset(self._slots)
 
-    def reports(self) -> dict[str, Report]:
-        """Return all tunnels that serve now."""
+    def reports(self, spawns: Iterable[str]) -> dict[str, Report]:
+        """Return those of ``spawns`` whose tunnel serves now."""
+        slots = ((spawn, self._slots.get(spawn)) for spawn in spawns)
         return {
             spawn: Report(spawn, self.address, slot.listener.port, slot.served_since)
-            for spawn, slot in self._slots.items()
-            if slot.serving
+            for spawn, slot in slots
+            if slot is not None and slot.serving
         }
 
     # Drain
