@@ -452,7 +452,8 @@ class CometSpawner(SlurmSpawner):
     async def is_pending(self) -> bool:
         """Whether Slurm says, freshly, that the job has not started (T21); unknown is no."""
         verdict = self._verdict()
-        if verdict.phase is not Phase.WAITING:
+        # A job that Slurm was never asked about may well be waiting: its key came with it.
+        if verdict.phase is not Phase.WAITING and verdict.as_of is not None:
             return False
         await self._cluster().monitor.refresh(max_age_s=1)
         return self._verdict().phase is Phase.WAITING
