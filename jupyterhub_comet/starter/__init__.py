@@ -4,7 +4,7 @@ The modules here are carried inside the job script as one text, so they import t
 library and each other only, run on Python 3.9 and newer, and share no top-level names.
 Invariants of the running starter:
 
-* the notebook listens on a Unix socket of mode 0600 in a folder of mode 0700, never on TCP;
+* notebook and kernels listen on Unix sockets in a folder of mode 0700, never on TCP;
 * the loopback port for the hub's API is held for the job's whole life, serves only processes
   of this user, and only paths under the hub's API prefix;
 * no secret is in an argv, in the log, or in the environment of the notebook beyond what

@@ -107,7 +107,7 @@ class Config:
 def make_folder() -> Path:
     """A folder of mode 0700 that holds Unix sockets; raises Stop.
 
-    A socket's path has 108 bytes, and not every network file system takes sockets.
+    A socket's path has 107 bytes, and not every network file system takes sockets.
     """
     reasons = []
     for base in dict.fromkeys([os.environ.get("TMPDIR", ""), "/tmp", "/dev/shm"]):  # noqa: S108
@@ -125,7 +125,8 @@ def _try_folder(base: Path) -> Path:
     if others_write or info.st_uid not in (0, os.getuid()):
         raise OSError("others could exchange a folder there")
     # ssh gives spaces, quotes, colons and percent signs in its options meanings of their own.
-    if not re.fullmatch(r"[\w./+,=@-]{1,80}", str(base), re.ASCII):
+    # 38: "/comet-xxxxxxxx/rt/kernel-", a UUID of 36 and "-ipc-99" make 107.
+    if not re.fullmatch(r"[\w./+,=@-]{1,38}", str(base), re.ASCII):
         raise OSError("its path is too long, or not plain enough for ssh")
     folder = Path(tempfile.mkdtemp(prefix="comet-", dir=base))
     try:

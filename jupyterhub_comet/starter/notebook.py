@@ -21,6 +21,10 @@ def notebook_environment(config: Config, folder: Path, hub_url: str) -> dict[str
     env = dict(os.environ)
     for name, value in config.environment.items():
         env[name] = value.replace(config.hub_placeholder, hub_url)
+    # Kernels' sockets and connection files. A home folder may be on a file system without
+    # sockets, and its path too long for them.
+    if "JUPYTER_RUNTIME_DIR" not in config.environment:
+        env["JUPYTER_RUNTIME_DIR"] = f"{folder}/rt"
     # No host in it: JupyterHub 5.5 and 6.1 then set neither address nor port.
     env["JUPYTERHUB_SERVICE_URL"] = f"http+unix://{folder}/nb.sock"
     # A site's proxy must not get the token that is on its way to the loopback port.
@@ -31,17 +35,20 @@ def notebook_environment(config: Config, folder: Path, hub_url: str) -> dict[str
 
 
 def notebook_argv(config: Config, folder: Path) -> list[str]:
-    """The notebook's command with its socket.
-
-    The default port is named because a port in the user's own configuration would clash with
-    the socket ("mutually exclusive").
-    """
-    return [
+    """The notebook's command with its sockets."""
+    argv = [
         *config.command,
         f"--ServerApp.sock={folder}/nb.sock",
         "--ServerApp.sock_mode=0600",
+        # The default, named because a port in the user's own configuration would clash with
+        # the socket ("mutually exclusive").
         "--ServerApp.port=8888",
     ]
+    # On TCP any user of the node can read a kernel's outputs: only what is sent to it is
+    # signed. A profile whose kernels know no Unix sockets names tcp in its command.
+    if not any("transport=" in word for word in config.command):
+        argv.append("--KernelManager.transport=ipc")
+    return argv
 
 
 def check_jupyter_server(command: Sequence[str], env: Mapping[str, str]) -> None:

@@ -127,30 +127,42 @@ class Tunnel(threading.Thread):
     def _final(self) -> Stop | None:
         """Why the tunnel will never be up again; None: it is tried again."""
         said = " ".join(self._said)
-        if ENDED_WORDS in said:
-            return Stop(EX_NOPERM, "the gateway says that this server has ended")
         strange = any(words in said for words in STRANGER_WORDS)
         self._strangers = self._strangers + 1 if strange else 0
-        if self._strangers >= STRANGER_LIMIT:
-            return Stop(
-                EX_PROTOCOL,
-                "the gateway's host key is not one that the hub told us to trust, so there is no "
-                "tunnel; somebody may be in between, or the gateway has a new host CA",
-            )
         # Refused after an admission: the hub or the gateway restarts and does not know us yet.
-        if "Permission denied" not in said or self.admissions:
+        if "Permission denied" in said and not self.admissions:
+            self._refused_since = self._refused_since or time.monotonic()
+        else:
             self._refused_since = 0.0
-            return None
-        self._refused_since = self._refused_since or time.monotonic()
-        if time.monotonic() - self._refused_since > REFUSED_LIMIT_S:
-            return Stop(EX_NOPERM, "the gateway never admitted this job")
-        return None
+        refused_s = time.monotonic() - self._refused_since if self._refused_since else 0.0
+        return final_word(said, strangers=self._strangers, refused_s=refused_s)
 
     def _tell_down(self, *, was_up: bool) -> None:
         reason = self._said[-1] if self._said else "ssh ended"
         if was_up or reason != self._told:
             log(f"tunnel {'down' if was_up else 'not up'}: {reason}; trying again")
         self._told = reason
+
+
+def final_word(said: str, *, strangers: int, refused_s: float) -> Stop | None:
+    """Whether the job ends after what ssh said.
+
+    Args:
+        said: ssh's last lines.
+        strangers: wrong host keys in a row, this one included.
+        refused_s: for how long a job that never was admitted has been refused, in seconds.
+    """
+    if ENDED_WORDS in said:
+        return Stop(EX_NOPERM, "the gateway says that this server has ended")
+    if strangers >= STRANGER_LIMIT:
+        return Stop(
+            EX_PROTOCOL,
+            "the gateway's host key is not one that the hub told us to trust, so there is no "
+            "tunnel; somebody may be in between, or the gateway has a new host CA",
+        )
+    if refused_s > REFUSED_LIMIT_S:
+        return Stop(EX_NOPERM, "the gateway never admitted this job")
+    return None
 
 
 def ssh_argv(config: Config, folder: Path, ssh: str) -> list[str]:

@@ -47,7 +47,7 @@ async def open_stage() -> AsyncIterator[Stage]:
     """Hub and gateway around a node; everything ends with it."""
     require_programs(("ssh", "ssh-keygen", "setpriv", "unshare", "useradd"))
     ensure_users()
-    folder = Path(tempfile.mkdtemp(prefix="comet-starter-"))
+    folder = Path(tempfile.mkdtemp(prefix="cs-"))
     folder.chmod(0o755)
     stage = Stage(folder)
     async with stage.hub.serve():
@@ -445,7 +445,7 @@ class Stage:
         prefix: Sequence[str] = (),
     ) -> RunningStarter:
         """Run the job script as alice; `prefix` goes before its command."""
-        folder = Path(tempfile.mkdtemp(prefix="job-", dir=self.folder))
+        folder = Path(tempfile.mkdtemp(prefix="", dir=self.folder))
         os.chown(folder, ALICE, ALICE)
         (folder / "tmp").mkdir(mode=0o755)
         os.chown(folder / "tmp", ALICE, ALICE)

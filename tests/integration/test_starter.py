@@ -137,6 +137,26 @@ async def test_F5_a_job_waits_for_a_gateway_that_is_not_there_yet(stage: Stage) 
     assert job.log.count("tunnel not up") == 1, "said once, not at each try"
 
 
+async def test_F13_the_last_good_address_serves_while_the_dns_does_not(stage: Stage) -> None:
+    hosts, resolver = stage.folder / "hosts", stage.folder / "resolv.conf"
+    hosts.write_text("127.0.0.1 localhost gateway.invalid\n")
+    resolver.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    config = stage.config(check_seconds=3600)
+    gateway = config["gateway"]
+    assert isinstance(gateway, dict)
+    gateway["host"] = "gateway.invalid"
+    hide = (
+        f"mount --bind {hosts} /etc/hosts && mount --bind {resolver} /etc/resolv.conf && "
+        'exec setpriv --reuid=10001 --regid=10001 --clear-groups "$@"'
+    )
+    job = await stage.start(config, prefix=["unshare", "--mount", "/bin/sh", "-c", hide, "sh"])
+    await job.said("tunnel up")
+    hosts.write_text("127.0.0.1 localhost\n")
+    stage.gateway.cut()
+    await job.said("tunnel not up: .*Could not resolve hostname")
+    await job.said("tunnel up again")
+
+
 async def test_a_notebook_that_gave_up_before_the_tunnel_is_started_again(stage: Stage) -> None:
     """jupyterhub-singleuser ends when it cannot reach its hub for two minutes."""
     await stage.gateway.close()
@@ -236,7 +256,8 @@ async def test_F32_term_to_every_process_still_says_goodbye(stage: Stage) -> Non
         pid = job.pid_of(words)
         assert pid is not None, words
         os.kill(pid, signal.SIGTERM)
-    assert await job.ended() == 0
+    # The second TERM, ours, may meet a notebook that is on its way out and no longer catches it.
+    assert await job.ended() in (0, 128 + signal.SIGTERM)
     assert stage.hub.events[-1]["event"] == "exit"
 
 

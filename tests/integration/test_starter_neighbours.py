@@ -40,7 +40,7 @@ async def stage() -> AsyncIterator[Stage]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def job(stage: Stage) -> RunningStarter:
     """A running notebook of alice."""
-    return await stage.start_and_wait()
+    return await stage.start_and_wait(check_seconds=3600)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -52,7 +52,7 @@ async def bare_relay(stage: Stage) -> int:
         'echo "$JUPYTERHUB_API_URL" | sed "s/.*:\\([0-9]*\\).*/relay=\\1/"\nexec sleep 1000\n'
     )
     program.chmod(0o755)
-    job = await stage.start(stage.config(command=[str(program)]))
+    job = await stage.start(stage.config(command=[str(program)], check_seconds=3600))
     await job.said("tunnel up")
     return int((await job.said(r"relay=(\d+)"))[1])
 
@@ -125,6 +125,11 @@ async def test_T22_no_port_of_the_notebook_and_no_socket_for_others(
     stage: Stage, job: RunningStarter
 ) -> None:
     assert listening(job) == {relay_port(job)}
+    kernel = await open_kernel(stage)
+    pipe = await kernel.run("print(get_ipython().kernel.iopub_thread._pipe_port)")
+    await kernel.close()
+    # Not a kernel's channels either; ipykernel's own pipe takes only what knows its secret.
+    assert listening(job) == {relay_port(job), int(pipe)}
     private = job.private
     assert private.stat().st_mode & 0o777 == 0o700
     for name in ("nb.sock", "hub.sock"):
@@ -230,6 +235,7 @@ async def test_T26_another_user_is_cut_and_the_owner_served(
         "GET /hub/api/../home HTTP/1.1",
         "GET /hub/api/%2e%2e/home HTTP/1.1",
         "GET //hub/home HTTP/1.1",
+        "GET //hub/api/ HTTP/1.1",
         "GET http://127.0.0.1/hub/home HTTP/1.1",
         "CONNECT hub:8081 HTTP/1.1",
         "GET /hub/home",

@@ -6,7 +6,10 @@ import ast
 import base64
 import json
 import os
+import shutil
 import socket
+import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,12 +125,14 @@ def test_own_end_of_a_connection_is_found_in_both_tables() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         own = server.getsockname()
         for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::ffff:127.0.0.1")):
-            with socket.socket(family) as client:
-                client.connect((host, own[1]))
-                peer = server.accept()[1]
+            client = socket.socket(family)
+            client.connect((host, own[1]))
+            accepted, peer = server.accept()
+            with accepted:
                 assert relay.peer_uid(peer, own) == os.getuid()
-            # A closed end belongs to nobody, whatever uid the kernel shows.
-            assert relay.peer_uid(peer, own) is None
+                # A closed end belongs to nobody, although the kernel says "uid 0" of it.
+                client.close()
+                assert relay.peer_uid(peer, own) is None
 
 
 # The configuration
@@ -162,19 +167,21 @@ def test_unreadable_configuration_stops_without_telling_it(line: bytes) -> None:
 
 
 def test_folder_is_private_and_in_the_jobs_own_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    place = Path(tempfile.mkdtemp())  # pytest's own folders are too deep for sockets
+    monkeypatch.setenv("TMPDIR", str(place))
     folder = base.make_folder()
-    assert folder.parent == tmp_path
+    assert folder.parent == place
     assert folder.stat().st_mode & 0o777 == 0o700
     base.write_private(folder / "key", "canary")
     assert (folder / "key").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in folder.iterdir()] == ["key"]
+    shutil.rmtree(place)
 
 
 def too_long(place: Path) -> Path:
-    return place / ("x" * 90)
+    return place / ("x" * 25)
 
 
 def with_a_space(place: Path) -> Path:
@@ -192,9 +199,10 @@ def missing(place: Path) -> Path:
 
 @pytest.mark.parametrize("spoil", [too_long, with_a_space, open_to_all, missing])
 def test_a_place_that_does_not_serve_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], Path]
+    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], Path]
 ) -> None:
-    place = spoil(tmp_path)
+    parent = Path(tempfile.mkdtemp())
+    place = spoil(parent)
     if spoil is not missing:
         place.mkdir(exist_ok=True)
     monkeypatch.setenv("TMPDIR", str(place))
@@ -203,6 +211,7 @@ def test_a_place_that_does_not_serve_is_passed_over(
         assert folder.parent in (Path("/tmp"), Path("/dev/shm"))
     finally:
         folder.rmdir()
+        shutil.rmtree(parent)
 
 
 # The notebook
@@ -250,6 +259,30 @@ def test_a_sites_proxy_is_not_sent_the_token(monkeypatch: pytest.MonkeyPatch) ->
     assert env["no_proxy"] == ".example.org,127.0.0.1"
 
 
+def test_T22_kernels_use_unix_sockets_unless_the_profile_says_tcp() -> None:
+    folder = Path("/tmp/comet-x")
+    assert "--KernelManager.transport=ipc" in notebook.notebook_argv(read(), folder)
+    told = read(command=["jupyterhub-singleuser", "--KernelManager.transport=tcp"])
+    assert not any("ipc" in word for word in notebook.notebook_argv(told, folder))
+
+
+def test_the_longest_folder_has_room_for_a_kernels_socket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = Path("/tmp/" + "x" * 33)
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    try:
+        folder = base.make_folder()
+        assert folder.parent == place
+        env = notebook.notebook_environment(read(), folder, "http://127.0.0.1:4711")
+        Path(env["JUPYTER_RUNTIME_DIR"]).mkdir()
+        with socket.socket(socket.AF_UNIX) as kernel:
+            kernel.bind(f"{env['JUPYTER_RUNTIME_DIR']}/kernel-{uuid.uuid4()}-ipc-99")
+    finally:
+        shutil.rmtree(place)
+
+
 @pytest.mark.parametrize("app", ["notebook", "notebook.notebookapp.NotebookApp", "jupyverse"])
 def test_T22_apps_without_a_unix_socket_are_refused(app: str) -> None:
     with pytest.raises(base.Stop, match="JUPYTERHUB_SINGLEUSER_APP"):
@@ -279,3 +312,21 @@ def test_the_systems_ssh_is_kept_from_libraries_of_modules(monkeypatch: pytest.M
     monkeypatch.setenv("LD_LIBRARY_PATH", "/apps/conda/lib")
     assert "LD_LIBRARY_PATH" not in tunnel.ssh_environment("/usr/bin/ssh")
     assert "LD_LIBRARY_PATH" in tunnel.ssh_environment("/apps/openssh/bin/ssh")
+
+
+@pytest.mark.parametrize(
+    ("said", "strangers", "refused_s", "status"),
+    [
+        ("Connection refused", 0, 0, None),
+        ("Permission denied (publickey).", 0, 1700, None),
+        ("Permission denied (publickey).", 0, 1900, 77),
+        ("Received disconnect: 14: comet-tunnelbot: server ended (unknown)", 0, 0, 77),
+        ("Received disconnect: 14: comet-tunnelbot: server later (pending)", 0, 9, None),
+        ("Host key verification failed.", 2, 0, None),
+        ("Host key verification failed.", 3, 0, 76),
+    ],
+    ids=["down", "refused", "refused for good", "ended", "later", "stranger", "third stranger"],
+)
+def test_what_ends_a_job(said: str, strangers: int, refused_s: float, status: int | None) -> None:
+    stop = tunnel.final_word(said, strangers=strangers, refused_s=refused_s)
+    assert (stop.status if stop else None) == status
