@@ -1,7 +1,7 @@
 """Fixtures for the chart in a real Kubernetes; `make up` has installed it.
 
 site      the hub's REST API as the administrator, through the LoadBalancer
-tidy      afterwards no server is left and no job of alice or bob
+tidy      no server is left and no job of alice or bob, before and after
 """
 
 from __future__ import annotations
@@ -37,8 +37,14 @@ async def site(base_url: str) -> HubAPI:
 
 @pytest.fixture
 async def tidy(site: HubAPI) -> AsyncIterator[None]:
-    """Stop all servers and jobs after the test."""
+    """Stop all servers and jobs, before the test (of an interrupted run) and after it."""
+    await clear(site)
     yield
+    await clear(site)
+
+
+async def clear(site: HubAPI) -> None:
+    """Leave no server and no job of alice or bob."""
     await site.stop_all()
     for user in ("alice", "bob"):
         if installed.queue(user):

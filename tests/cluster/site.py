@@ -75,10 +75,20 @@ def wait_for(what: str, ask: Callable[[], bool], *, limit_s: float = 60) -> None
         time.sleep(0.5)
 
 
-def pods(component: str) -> list[str]:
+def pods(selector: str, *, ready: bool = False) -> list[str]:
     """Names of the pods of one component that are not on their way out."""
-    items = json.loads(kubectl("get", "pods", "-l", component, "-o", "json"))["items"]
-    return [i["metadata"]["name"] for i in items if "deletionTimestamp" not in i["metadata"]]
+    items = json.loads(kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+    return [
+        item["metadata"]["name"]
+        for item in items
+        if "deletionTimestamp" not in item["metadata"]
+        and (not ready or _condition(item, "Ready") == "True")
+    ]
+
+
+def _condition(pod: dict[str, Any], name: str) -> str:
+    conditions = pod["status"].get("conditions", [])
+    return next((c["status"] for c in conditions if c["type"] == name), "Unknown")
 
 
 HUB = "component=hub"
@@ -92,11 +102,10 @@ def delete_pods(*selectors: str) -> None:
     kubectl("delete", "pod", "--now", "--wait=false", *names)
     for selector in selectors:
         wait_for(
-            f"a new pod of {selector}",
-            lambda selector=selector: bool(set(pods(selector)) - set(names)),
+            f"a ready new pod of {selector}",
+            lambda selector=selector: bool(set(pods(selector, ready=True)) - set(names)),
+            limit_s=120,
         )
-        kubectl("wait", "pod", "-l", selector, "--for=condition=Ready", "--timeout=120s",
-                limit_s=150)  # fmt: skip
 
 
 def slurm(*argv: str) -> str:

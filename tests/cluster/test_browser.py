@@ -82,7 +82,7 @@ async def start_and_run(page: Page, base_url: str, user: str, artifacts: Path) -
     await log_in(page, base_url, user)
     await page.get_by_label("Shared, some cores of a node").check()
     fieldset = page.locator("fieldset", has=page.locator("#profile-shared"))
-    await fieldset.get_by_label("Cores").select_option("2")
+    await fieldset.get_by_label("Cores", exact=True).select_option("2")
     await page.screenshot(path=artifacts / f"{user}-1-form.png", full_page=True)
     await page.get_by_role("button", name="Start").click()
     await expect(page.locator("#progress-message, .jp-Launcher").first).to_be_visible(
@@ -133,7 +133,7 @@ async def test_refused_option_is_said_on_the_form(
     await log_in(page, site.base_url, "alice")
     await page.get_by_label("Shared, some cores of a node").check()
     fieldset = page.locator("fieldset", has=page.locator("#profile-shared"))
-    await fieldset.get_by_label("Account").fill("$(id)")
+    await fieldset.get_by_label("Account", exact=True).fill("$(id)")
     await page.get_by_role("button", name="Start").click()
     await expect(page.locator("body")).to_contain_text("account", timeout=30_000)
     await page.screenshot(path=artifacts / "alice-5-refused.png", full_page=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import aiohttp
 import pytest
 
 from tests.lab.hub_api import HubAPI
@@ -84,7 +85,8 @@ for line in list(open('/proc/net/tcp'))[1:]:
 import urllib.request, urllib.error
 for port in theirs:
     try:
-        found[port] = urllib.request.urlopen(f'http://127.0.0.1:{{port}}/hub/api/', timeout=5).status
+        url = f'http://127.0.0.1:{{port}}/hub/api/'
+        found[port] = urllib.request.urlopen(url, timeout=5).status
     except (OSError, ValueError) as exc:
         found[port] = 'cut'
     except Exception as exc:
@@ -156,7 +158,20 @@ async def test_T42_two_people_and_a_new_gateway(site: HubAPI) -> None:
 
 
 async def wait_answer(notebook: Notebook, limit_s: float = 90) -> None:
-    """Until the notebook answers through the proxy again."""
+    """Until the notebook answers through the proxy again.
+
+    Asked anew every few seconds, as JupyterLab does: a request that the proxy sent to a pod
+    that has just gone is answered by nobody.
+    """
     async with asyncio.timeout(limit_s):
-        while (await notebook.get("api/status"))[0] != 200:
+        while not await answers(notebook):
             await asyncio.sleep(0.5)
+
+
+async def answers(notebook: Notebook) -> bool:
+    """Whether one request is answered by the notebook within a few seconds."""
+    try:
+        async with asyncio.timeout(5):
+            return (await notebook.get("api/status"))[0] == 200
+    except (TimeoutError, aiohttp.ClientError):
+        return False
