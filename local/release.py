@@ -22,6 +22,12 @@ _ADDRESS_LIMIT_S = 60.0
 # Values that hold the images; each is an object with name and tag.
 IMAGE_KEYS = {"hub": "jupyterhub.hub.image", "tunnelbot": "tunnelbot.image", "slurm": "demo.image"}
 VALUES = "values/demo.yaml"
+# Values that only our own cluster can know.
+OWN_CLUSTER = {
+    "jupyterhub.proxy.service.loadBalancerIP": versions.HUB_ADDRESS,
+    "tunnelbot.service.loadBalancerIP": versions.GATEWAY_ADDRESS,
+    "tunnelbot.hostname": versions.GATEWAY_ADDRESS,
+}
 LOGIN = "alice or bob (administrator: admin), password demo"
 
 
@@ -34,11 +40,14 @@ class Tools:
 
 
 class Release:
-    """The release comet in namespace comet of one cluster."""
+    """The release comet in namespace comet of one cluster; `values` go on top of demo.yaml."""
 
-    def __init__(self, places: Places, tools: Tools) -> None:
+    def __init__(
+        self, places: Places, tools: Tools, values: Mapping[str, str] | None = None
+    ) -> None:
         self.places = places
         self.tools = tools
+        self.values = values or {}
         self.subchart: Subchart | None = None
         self._chart = places.state / "chart"
         self._record = places.state / "release.json"
@@ -76,6 +85,8 @@ class Release:
             name, _, tag = image.rpartition(":")
             argv += ["--set-string", f"{IMAGE_KEYS[which]}.name={name}"]
             argv += ["--set-string", f"{IMAGE_KEYS[which]}.tag={tag}"]
+        for key, value in self.values.items():
+            argv += ["--set-string", f"{key}={value}"]
         argv += ["--wait", "--timeout", f"{_INSTALL_LIMIT_S}s"]
         try:
             work.run(argv, limit_s=_INSTALL_LIMIT_S + 60)
@@ -178,6 +189,7 @@ class Release:
                     files[f"{root.name}/{path.relative_to(root)}"] = path.read_bytes
         files["values"] = (self.places.repository / VALUES).read_bytes
         files["images"] = lambda: repr(sorted(images.items())).encode()
+        files["own values"] = lambda: repr(sorted(self.values.items())).encode()
         return hash_files(files)
 
     def _describe_pods(self, work: Work) -> None:

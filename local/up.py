@@ -18,7 +18,7 @@ from local.errors import CommandFailed, LocalError, NotReady
 from local.images import Image
 from local.packages import install_packages
 from local.places import Places
-from local.release import LOGIN, Release, Tools
+from local.release import LOGIN, OWN_CLUSTER, Release, Tools
 from local.steps import Step, Steps
 
 _ASK_LIMIT_S = 5.0
@@ -59,7 +59,7 @@ def make_release(places: Places, target: Target) -> Release:
     """Return the release on the target's cluster."""
     if not target.context:
         helm = [str(places.binaries / "helm"), "--kubeconfig", str(places.kubeconfig)]
-        return Release(places, Tools(helm, Cluster(places).kubectl()))
+        return Release(places, Tools(helm, Cluster(places).kubectl()), OWN_CLUSTER)
     helm_program = shutil.which("helm") or str(places.binaries / "helm")
     helm = [helm_program, "--kube-context", target.context]
     return Release(places, Tools(helm, ["kubectl", "--context", target.context]))

@@ -24,6 +24,10 @@ SERVICE_RANGE = "10.96.0.0/16"
 KUBERNETES_SERVICE = "10.96.0.1"
 DNS_SERVICE = "10.96.0.10"
 LOADBALANCER_RANGE = "10.250.0.0/24"
+# Fixed, so that the demo's jobs can dial the gateway as those of a real cluster do: from
+# outside, by its load balancer's address.
+HUB_ADDRESS = "10.250.0.10"
+GATEWAY_ADDRESS = "10.250.0.11"
 API_PORT = 6443
 API_URL = f"https://{NODE_ADDRESS}:{API_PORT}"
 # Not etcd's usual 2379, 2380: Debian's package may have started an etcd of its own there.
