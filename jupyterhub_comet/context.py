@@ -18,6 +18,7 @@ from .registry import Registry
 from .settings import DEFAULT_PATH, ClusterSettings, Settings, SettingsFile
 from .slurm.client import SlurmClient
 from .slurm.monitor import Monitor
+from .transport import Transport
 from .transport.ssh import SSHTransport
 
 
@@ -27,8 +28,14 @@ class Cluster:
 
     name: str
     settings: ClusterSettings
+    transport: Transport
     client: SlurmClient
     monitor: Monitor
+
+    async def close(self) -> None:
+        """End the polls and the kept connections."""
+        await self.monitor.close()
+        await self.transport.close()
 
 
 class Context:
@@ -76,7 +83,7 @@ class Context:
             return known
         if known is not None:
             # The reference keeps the task alive until it is done.
-            self._closing = asyncio.ensure_future(known.monitor.close())
+            self._closing = asyncio.ensure_future(known.close())
         made = self._make(name, wanted, Path(settings.keys.login) / "ca")
         made.monitor.start()
         self._clusters[name] = made
@@ -84,8 +91,9 @@ class Context:
 
     @staticmethod
     def _make(name: str, settings: ClusterSettings, ca_path: Path) -> Cluster:
+        transport = SSHTransport(settings.login, ca_path)
         client = SlurmClient(
-            SSHTransport(settings.login, ca_path),
+            transport,
             slurm_path=settings.slurm_path,
             timeout_s=settings.command_timeout_seconds,
             max_submits=settings.max_submits,
@@ -97,7 +105,7 @@ class Context:
             interval_s=settings.poll_seconds,
             grace_s=settings.grace_seconds,
         )
-        return Cluster(name, settings, client, monitor)
+        return Cluster(name, settings, transport, client, monitor)
 
     def account_of(self, user: str) -> str:
         """The cluster account of a hub user: the explicit map, else the same name."""
