@@ -51,8 +51,11 @@ class Context:
     def __init__(self, path: Path) -> None:
         self._file = SettingsFile(path)
         settings = self._file.current()
+        gateway = settings.tunnelbot
         self.registry = Registry(
-            settings.tunnelbot.port_range, settings.tunnelbot.quarantine_seconds
+            gateway.port_range,
+            quarantine_s=gateway.quarantine_seconds,
+            silence_s=gateway.silence_seconds,
         )
         self.cancellations = Cancellations()
         self._clusters: dict[str, Cluster] = {}

@@ -36,6 +36,12 @@ class Tunnel:
     port: int
     since: float
 
+    @property
+    def url(self) -> str:
+        """``http://ADDRESS:PORT``, without a slash at its end."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"http://{host}:{self.port}"
+
 
 @dataclass
 class Entry:
@@ -65,6 +71,7 @@ class Registry:
     Args:
         ports: the ports that may be assigned.
         quarantine_s: seconds for which a freed port is not assigned again.
+        silence_s: seconds after which a pod that does not report counts as lost.
         clock: for tests; seconds, monotonic.
     """
 
@@ -72,14 +79,17 @@ class Registry:
         self,
         ports: PortRange,
         quarantine_s: float,
+        silence_s: float = 60,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ports = ports
         self._quarantine_s = quarantine_s
+        self._silence_s = silence_s
         self._clock = clock
         self._entries: dict[str, Entry] = {}
         self._by_port: dict[int, str] = {}
         self._freed: dict[int, float] = {}
+        self._heard: dict[str, float] = {}
         self._next = ports.first
         # Random start: a version of a hub that has died never equals one of this hub's.
         self._version = secrets.randbits(40)
@@ -160,6 +170,7 @@ class Registry:
         changed: list[Entry] = []
         refused: dict[str, str] = {}
         named = set()
+        self._heard[address] = self._clock()
         for line in tunnels:
             named.add(line.spawn)
             entry = self._entries.get(line.spawn)
@@ -190,9 +201,13 @@ class Registry:
             entry.changed.set()
         return changed, refused
 
-    def without_tunnel(self) -> list[Entry]:
-        """Live spawns whose tunnel is down now."""
-        return [entry for entry in self._entries.values() if entry.tunnel is None]
+    def tunnel(self, spawn: str) -> Tunnel | None:
+        """The spawn's tunnel, None while it is down or its pod is silent."""
+        entry = self._entries.get(spawn)
+        if entry is None or entry.tunnel is None:
+            return None
+        heard = self._heard.get(entry.tunnel.address, -self._silence_s)
+        return entry.tunnel if self._clock() - heard < self._silence_s else None
 
     async def wait_for_tunnel_change(self, spawn: str, timeout_s: float) -> None:
         """Return when the spawn's tunnel changes or it ends, or after the time-out."""

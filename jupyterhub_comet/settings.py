@@ -231,6 +231,9 @@ class GatewaySettings(Model):
     quarantine_seconds: float = Field(
         600, ge=0, description="A port is not given to another server for this long."
     )
+    silence_seconds: float = Field(
+        60, gt=0, description="A pod that has not reported for this long holds no tunnels."
+    )
     key_type: str = Field("ed25519", pattern="^(ed25519|ecdsa-p256)$")
     proxy_command: str = Field(
         "", description="ssh ProxyCommand on nodes that reach the gateway only by a proxy."

@@ -10,7 +10,8 @@ import asyncio
 import dataclasses
 import shlex
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,33 +19,31 @@ from batchspawner import SlurmSpawner
 from jupyterhub import orm
 from jupyterhub.apihandlers import default_handlers
 from jupyterhub.spawner import Spawner
-from jupyterhub.utils import url_path_join
+from jupyterhub.utils import url_path_join, utcnow
 from sqlalchemy.orm import Session, object_session
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
-from tornado.web import HTTPError
 from traitlets import default
 
-from .context import Cluster, Context, context
+from .context import Context, context
 from .errors import (
     ClusterUnreachable,
     CometError,
     JobEnded,
-    OptionRefused,
     Refused,
     ReplyLost,
     SettingsBroken,
-    Unreachable,
 )
 from .form import options_from_form, render_form
 from .job import HUB_PLACEHOLDER, make_script
 from .progress import describe_wait
-from .registry import Entry, Tunnel
+from .refusal import http_error
+from .registry import Tunnel
 from .resume import SilentServer, is_starting, resume_start
-from .slurm.monitor import JobKey, Verdict
 from .slurm.options import JobRequest, parse_options, request_argv
 from .slurm.state import Phase
 from .ssh.principal import new_spawn_id
 from .state import ServerState
+from .view import View, wait_until_ready
 
 # Only batchspawner's class is wanted here; importing it adds a handler to the hub's API.
 default_handlers[:] = [
@@ -61,8 +60,9 @@ _ANSWER_TIMEOUT_S = 10.0
 class CometSpawner(SlurmSpawner):
     """One server of one user, as a Slurm job of that user.
 
-    `c.SlurmSpawner.req_*` (partition, account, memory, runtime, options, prologue, epilogue)
-    are defaults for what a profile leaves open.
+    `c.SlurmSpawner.req_*` (partition, account, qos, reservation, memory, nprocs, gres, options,
+    prologue, epilogue) are defaults for what a profile leaves open; every profile has its
+    walltimes, so req_runtime has nothing to fill.
     """
 
     server: Any  # JupyterHub's wrapper of the server's row
@@ -136,8 +136,10 @@ class CometSpawner(SlurmSpawner):
             return
         context().registry.end(self._state.spawn)
         self._delete_token(self._state)
-        if key := self._job_key():
-            self._cluster().monitor.forget(key)
+        view = View(context(), self._state)
+        if view.key is not None:
+            with suppress(SettingsBroken):
+                view.cluster.monitor.forget(view.key)
         self._state = None
         self._submission = None
 
@@ -166,22 +168,26 @@ class CometSpawner(SlurmSpawner):
             # Not to come back as the defaults of the next start.
             self.orm_spawner.user_options = None
             self._session.commit()
-            raise _http_error(exc) from exc
+            raise http_error(exc) from exc
 
     def _checked_request(self, user_options: Mapping[str, object]) -> JobRequest:
         ctx = context()
         ctx.check_servers_of(self.user.name)
-        request = parse_options(ctx.settings, user_options)
-        defaults = {
-            "partition": self.req_partition,
-            "account": self.req_account,
-        }
-        return dataclasses.replace(
-            request,
-            **{
-                key: value for key, value in defaults.items() if value and not getattr(request, key)
-            },
-        )
+        return parse_options(ctx.settings, user_options)
+
+    def _site_arguments(self, request: JobRequest) -> list[str]:
+        """sbatch arguments from `req_*` for what the profile leaves open."""
+        defaults = [
+            ("partition", self.req_partition, request.partition),
+            ("account", self.req_account, request.account),
+            ("qos", self.req_qos, request.qos),
+            ("reservation", self.req_reservation, request.reservation),
+            ("mem", self.req_memory, request.memory_mb),
+            ("cpus-per-task", self.req_nprocs, request.cores),
+            ("gres", self.req_gres, request.gpus),
+        ]
+        chosen = [f"--{name}={default}" for name, default, own in defaults if default and not own]
+        return [*chosen, *shlex.split(self.req_options)]
 
     async def start(self) -> str:
         """Submit the job and return the notebook's URL once it answers through the gateway."""
@@ -191,8 +197,8 @@ class CometSpawner(SlurmSpawner):
             await self._submit(request)
             tunnel = await self._wait_until_ready()
         except CometError as exc:
-            raise _http_error(exc) from exc
-        return _url(tunnel)
+            raise http_error(exc) from exc
+        return tunnel.url
 
     def _begin(self, ctx: Context, request: JobRequest) -> None:
         """Write down the spawn before anything of it exists elsewhere."""
@@ -231,11 +237,11 @@ class CometSpawner(SlurmSpawner):
             spawn=state.spawn,
             job_name="jupyterhub",
             output="jupyter-%j.log",
-            extra=[*profile.extra_options, *shlex.split(self.req_options)],
+            extra=[*profile.extra_options, *self._site_arguments(request)],
         )
         # Not cancelled with start(): sbatch may have taken the job, and stop() wants its id.
         self._submission = asyncio.ensure_future(
-            self._cluster().client.submit(
+            self._look().cluster.client.submit(
                 state.account, argv, script, spawn=state.spawn, since=state.created_at
             )
         )
@@ -244,49 +250,11 @@ class CometSpawner(SlurmSpawner):
         self.log.info("%s: job %s submitted as %s", self._log_name, job_id, state.account)
 
     async def _wait_until_ready(self) -> Tunnel:
-        """Wait for the tunnel and the notebook's first answer.
-
-        Raises:
-            JobEnded: the job, or the server, ended before.
-            Unreachable: the notebook did not come up in time.
-        """
-        registry = context().registry
-        limits = context().settings.spawn
-        running_since: float | None = None
-        while True:
-            state = self._started()
-            verdict = self._verdict()
-            entry = registry.get(state.spawn)
-            if entry is None:
-                raise JobEnded("The server was stopped.")
-            if verdict.phase is Phase.ENDED and not (verdict.no_trace and entry.tunnel):
-                raise JobEnded(f"Job {state.job_id} ended before the notebook: {verdict.reason}")
-            if entry.tunnel is not None and await self._answers(entry.tunnel):
-                return entry.tunnel
-            if verdict.phase is Phase.RUNNING:
-                running_since = running_since or time.monotonic()
-                if time.monotonic() - running_since > limits.answer_limit_seconds:
-                    raise Unreachable(_silent(state, verdict, entry, limits.answer_limit_seconds))
-            if entry.tunnel is None:
-                await self._wait_for_news(state, 5.0)
-
-    async def _wait_for_news(self, state: ServerState, timeout_s: float) -> None:
-        """Until the tunnel or the job changes, or the time is up."""
-        waits: list[Coroutine[Any, Any, object]] = [
-            context().registry.wait_for_tunnel_change(state.spawn, timeout_s)
-        ]
-        if key := self._job_key():
-            waits.append(self._cluster().monitor.wait_for_change(key, timeout_s))
-        tasks = [asyncio.ensure_future(wait) for wait in waits]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
+        return await wait_until_ready(self._look, self._answers)
 
     async def _answers(self, tunnel: Tunnel) -> bool:
         """Ask the notebook once; a short pause after a failure keeps the caller's loop calm."""
-        url = url_path_join(_url(tunnel), self.server.base_url, "api")
+        url = url_path_join(tunnel.url, self.server.base_url, "api")
         try:
             answer = await AsyncHTTPClient().fetch(
                 url, request_timeout=_ANSWER_TIMEOUT_S, follow_redirects=False, raise_error=False
@@ -310,14 +278,15 @@ class CometSpawner(SlurmSpawner):
         if is_starting(self):
             # start() itself sees the job's end and says why.
             return None
-        verdict = self._verdict()
-        if verdict.phase is not Phase.ENDED:
-            return None
-        entry = context().registry.get(self._state.spawn)
-        if verdict.no_trace and entry is not None and entry.tunnel is not None:
-            return None
-        self.log.info("%s: job %s ended: %s", self._log_name, self._state.job_id, verdict.reason)
-        return 1
+        view = self._look()
+        if end := view.end():
+            self.log.info("%s: job %s ended: %s", self._log_name, view.state.job_id, end)
+            return 1
+        if view.tunnel is None:
+            # Nobody can use it meanwhile, so its idle time does not count: the culler waits.
+            self.orm_spawner.last_activity = utcnow(with_tz=False)
+            self._session.commit()
+        return None
 
     async def get_url(self) -> str:
         """The server's URL at the hub's start; never waits, never raises (see resume.py)."""
@@ -342,7 +311,7 @@ class CometSpawner(SlurmSpawner):
     async def _find_lost_job(self) -> None:
         """The hub died while sbatch ran: the job may exist under this spawn's id."""
         state = self._started()
-        client = self._cluster().client
+        client = self._look().cluster.client
         found = await client.find_by_spawn(state.account, state.spawn, state.created_at)
         if not found:
             raise JobEnded("The hub was restarted before Slurm took the job: start again.")
@@ -353,10 +322,9 @@ class CometSpawner(SlurmSpawner):
 
     async def follow_tunnel(self) -> None:
         """Bring the server's row and the proxy's route to where the tunnel is now."""
-        entry = self._entry()
-        if entry is None or entry.tunnel is None or self.server is None:
+        tunnel = self._look().tunnel if self._state is not None else None
+        if tunnel is None or self.server is None:
             return
-        tunnel = entry.tunnel
         if (self.server.ip, self.server.port) != (tunnel.address, tunnel.port):
             self.server.ip, self.server.port = tunnel.address, tunnel.port
             self._session.commit()
@@ -387,34 +355,25 @@ class CometSpawner(SlurmSpawner):
 
     async def progress(self) -> AsyncIterator[dict[str, object]]:
         """Tell what the job waits for, at every change and every few seconds."""
-        while (state := self._state) is not None:
-            verdict = self._verdict()
-            entry = self._entry()
+        while self._state is not None:
+            view = self._look()
+            verdict, record = view.verdict(), view.verdict().record
             percent, message = describe_wait(
                 phase=verdict.phase,
-                reason=verdict.record.reason if verdict.record else "",
-                job_id=state.job_id,
-                nodes=verdict.record.nodes if verdict.record else "",
-                waited_s=(datetime.now(UTC) - state.created_at).total_seconds(),
+                reason=record.reason if record else "",
+                job_id=view.state.job_id,
+                nodes=record.nodes if record else "",
+                waited_s=(datetime.now(UTC) - view.state.created_at).total_seconds(),
                 unknown_because=verdict.reason if verdict.phase is Phase.UNKNOWN else "",
-                tunnel_up=entry is not None and entry.tunnel is not None,
+                tunnel_up=view.tunnel is not None,
             )
             yield {"progress": percent, "message": message}
-            seen = self._news()
-            until = time.monotonic() + _PROGRESS_S
-            while self._news() == seen and (left := until - time.monotonic()) > 0:
-                await self._wait_for_news(state, min(left, 1.0))
-
-    def _news(self) -> tuple[object, ...]:
-        """What a waiting person should hear of at once when it changes."""
-        verdict, entry = self._verdict(), self._entry()
-        record = verdict.record
-        return (
-            self.job_id,
-            verdict.phase,
-            record and (record.reason, record.nodes),
-            entry and entry.tunnel,
-        )
+            seen, until = view.news(), time.monotonic() + _PROGRESS_S
+            while self._state is not None and (left := until - time.monotonic()) > 0:
+                view = self._look()
+                if view.news() != seen:
+                    break
+                await view.wait_for_news(min(left, 1.0))
 
     # --- look-ups --------------------------------------------------------------------------
 
@@ -423,69 +382,21 @@ class CometSpawner(SlurmSpawner):
             raise JobEnded("The server was stopped.")
         return self._state
 
-    def _entry(self) -> Entry | None:
-        return context().registry.get(self._state.spawn) if self._state else None
-
-    def _cluster(self) -> Cluster:
-        return context().cluster(self._started().cluster)
-
-    def _job_key(self) -> JobKey | None:
-        state = self._state
-        if state is None or not state.job_id:
-            return None
-        return JobKey(state.cluster, state.job_id, state.account, state.submitted_at)
-
-    def _verdict(self) -> Verdict:
-        """What is known of the job; never raises."""
-        nothing = Verdict(phase=Phase.UNKNOWN, record=None, as_of=None, reason="")
-        key = self._job_key()
-        if key is None:
-            return nothing
-        try:
-            verdict = self._cluster().monitor.verdict(key)
-        except SettingsBroken as exc:
-            return dataclasses.replace(nothing, reason=str(exc))
-        if key.submit_time is None and verdict.record and verdict.record.submit_time:
-            self._set(submit_time=verdict.record.submit_time.isoformat())
-        return verdict
+    def _look(self) -> View:
+        """The present view; keeps Slurm's submit time once it is known."""
+        view = View(context(), self._started())
+        record = view.verdict().record
+        if not view.state.submit_time and record is not None and record.submit_time is not None:
+            state = self._set(submit_time=record.submit_time.isoformat())
+            view = View(view.context, state)
+        return view
 
     async def is_pending(self) -> bool:
         """Whether Slurm says, freshly, that the job has not started (T21); unknown is no."""
-        verdict = self._verdict()
+        view = self._look()
+        verdict = view.verdict()
         # A job that Slurm was never asked about may well be waiting: its key came with it.
         if verdict.phase is not Phase.WAITING and verdict.as_of is not None:
             return False
-        await self._cluster().monitor.refresh(max_age_s=1)
-        return self._verdict().phase is Phase.WAITING
-
-
-def _url(tunnel: Tunnel) -> str:
-    host = f"[{tunnel.address}]" if ":" in tunnel.address else tunnel.address
-    return f"http://{host}:{tunnel.port}"
-
-
-def _silent(state: ServerState, verdict: Verdict, entry: Entry, limit_s: int) -> str:
-    where = verdict.record.nodes if verdict.record else "its node"
-    if entry.tunnel is None:
-        return (
-            f"Job {state.job_id} runs on {where} but did not reach the gateway in {limit_s} s. "
-            "Its log, jupyter-JOBID.log in your home directory, says why."
-        )
-    return (
-        f"Job {state.job_id} on {where} is connected, but its notebook did not answer in "
-        f"{limit_s} s. Its log, jupyter-JOBID.log in your home directory, says why."
-    )
-
-
-def _http_error(exc: CometError) -> HTTPError:
-    """The same refusal for the form, the REST API and the pending page."""
-    if isinstance(exc, OptionRefused | Refused):
-        status = 400
-    elif isinstance(exc, Unreachable):
-        status = 503
-    else:
-        status = 500
-    message = str(exc) if status != 500 else "The hub's own settings are broken: tell its staff."
-    error = HTTPError(status, message)
-    error.jupyterhub_message = message
-    return error
+        await view.cluster.monitor.refresh(max_age_s=1)
+        return self._look().verdict().phase is Phase.WAITING

@@ -21,6 +21,7 @@ ALLOWED = {
     "settings": {"errors"},
     "state": {"errors"},
     "registry": {"errors", "settings"},
+    "refusal": {"errors"},
     "progress": {"slurm.state"},
     "form": {"settings"},
     "ssh": {"errors", "ssh"},

@@ -96,9 +96,21 @@ def test_full_report_takes_down_what_it_does_not_name(registry: Registry) -> Non
     port = registry.assign("t-a", "alice", "")
     registry.report([up("t-a", port)], [], address=POD, full=True)
     registry.report([], [], address=OTHER_POD, full=True)
-    assert registry.without_tunnel() == []
+    assert registry.tunnel("t-a") is not None
     changed, _ = registry.report([], [], address=POD, full=True)
-    assert changed == registry.without_tunnel() == [registry.get("t-a")]
+    assert changed == [registry.get("t-a")]
+    assert registry.tunnel("t-a") is None
+
+
+def test_silent_pod_holds_no_tunnels(registry: Registry, clock: Clock) -> None:
+    port = registry.assign("t-a", "alice", "")
+    registry.report([up("t-a", port)], [], address=POD, full=True)
+    clock.now = 59
+    assert registry.tunnel("t-a") is not None
+    clock.now = 60
+    assert registry.tunnel("t-a") is None
+    registry.report([up("t-a", port)], [], address=POD, full=True)
+    assert registry.tunnel("t-a") is not None
 
 
 def test_ended_spawn_is_unknown_at_once(registry: Registry) -> None:

@@ -24,7 +24,7 @@
 
 {{- /* The whole file.  {{ include "comet.settings" . }} */}}
 {{- define "comet.settings" -}}
-{{- $gateway := pick .Values.tunnelbot "portRange" "quarantineSeconds" "keyType" "proxyCommand" }}
+{{- $gateway := pick .Values.tunnelbot "portRange" "quarantineSeconds" "silenceSeconds" "keyType" "proxyCommand" }}
 {{- $_ := set $gateway "hostname" (include "comet.dialName" .) }}
 {{- $_ := set $gateway "port" (int (.Values.tunnelbot.port | default .Values.tunnelbot.service.port)) }}
 {{- $_ := set $gateway "hostKeyAlias" (include "comet.hostKeyAlias" .) }}
