@@ -68,8 +68,8 @@ async def log_in(page: Page, base_url: str, user: str) -> None:
 async def run_cell(page: Page) -> str:
     """Open a notebook in JupyterLab, run CELL and return what it printed."""
     await page.locator(".jp-LauncherCard[data-category='Notebook']").first.click(timeout=60_000)
-    editor = page.locator(".jp-Notebook .jp-Cell .cm-content").first
-    await editor.click(timeout=60_000)
+    await page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
+    await page.locator(".jp-Notebook .jp-Cell .cm-content").first.click()
     await page.keyboard.insert_text(CELL)
     await page.keyboard.press("Shift+Enter")
     output = page.locator(".jp-OutputArea-output pre").first
@@ -90,9 +90,12 @@ async def start_and_run(page: Page, base_url: str, user: str, artifacts: Path) -
     )
     await page.screenshot(path=artifacts / f"{user}-2-pending.png")
     await page.wait_for_url(f"**/user/{user}/lab**", timeout=120_000)
-    printed = await run_cell(page)
-    await page.screenshot(path=artifacts / f"{user}-3-lab.png")
-    return printed
+    # What an earlier run left open is not restored.
+    await page.goto(f"{base_url}/user/{user}/lab?reset")
+    try:
+        return await run_cell(page)
+    finally:
+        await page.screenshot(path=artifacts / f"{user}-3-lab.png")
 
 
 async def test_alice_and_bob_run_a_cell_in_their_own_jobs(
