@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import pwd
 import subprocess
+import tempfile
+from pathlib import Path
 from types import MappingProxyType
 
 from .waiting import LabBroken
@@ -18,6 +21,13 @@ def ensure_users() -> None:
     Raises:
         LabBroken: a name or uid belongs to somebody else on this machine.
     """
+    # Several labs may start at once, and useradd lets only one of them in.
+    with Path(tempfile.gettempdir(), "comet-lab-users.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _ensure_users()
+
+
+def _ensure_users() -> None:
     for name, uid in USERS.items():
         try:
             known = pwd.getpwnam(name)
