@@ -114,7 +114,12 @@ def test_the_gateway_holds_no_private_ca(complete: Contents) -> None:
 
 @pytest.mark.parametrize(
     ("secret", "key"),
-    [(s, k) for s, keys in CONTRACT.items() for k in sorted(keys) if k not in ("ca", "ssh_host_key")],
+    [
+        (s, k)
+        for s, keys in CONTRACT.items()
+        for k in sorted(keys)
+        if k not in ("ca", "ssh_host_key")
+    ],
 )
 def test_a_single_missing_key_is_added_alone(complete: Contents, secret: str, key: str) -> None:
     made = missing(without(complete, secret, key), DEMO, NOW)
