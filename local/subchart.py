@@ -20,11 +20,11 @@ from local.errors import CommandFailed, LocalError
 
 _DOWNLOAD_LIMIT_S = 10.0
 STANDIN_NOTICE = """\
-  ************************************************************************************
-  * The chart of Zero to JupyterHub could not be had: installing the STAND-IN          *
-  * local/z2jh ({version}), which only answers what our chart relies on.       *
-  * For the real one: Z2JH_CHART=path/to/jupyterhub-{real}.tgz make up               *
-  ************************************************************************************"""
+  ********************************************************************************
+  * The chart of Zero to JupyterHub could not be had: installing the STAND-IN,
+  * local/z2jh ({version}), which only answers what our chart relies on.
+  * For the real one: Z2JH_CHART=path/to/jupyterhub-{real}.tgz make up
+  ********************************************************************************"""
 
 
 @dataclass(frozen=True)

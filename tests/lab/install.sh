@@ -19,6 +19,12 @@ need mariadbd mariadb-server
 need sshd openssh-server
 need ssh openssh-client
 need useradd passwd
+# Login shells that people have: none of them may come between the hub and sbatch.
+need dash dash
+need ksh ksh93u+m
+need zsh zsh
+need tcsh tcsh
+need fish fish
 # The notebooks' Python must be the distribution's: users of the lab cannot enter /root.
 [ -x /usr/bin/python3 ] || wanted="$wanted python3"
 /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || wanted="$wanted python3-venv"
