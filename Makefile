@@ -2,8 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
-# Most of a test's time is waiting, so three at a time suit even two cores.
-PYTEST := $(PYTHON) -m pytest --numprocesses 3 --dist loadgroup
+PYTEST := $(PYTHON) -m pytest
 
 .PHONY: help venv tools up down status test test-fast lint format bench lock
 

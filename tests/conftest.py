@@ -1,8 +1,4 @@
-"""What all tests share: logs of the lab in the report of a failed test, and who runs where.
-
-With several workers (pytest-xdist) the tests of one file stay together, since they share a
-lab; all cluster tests do, since there is one cluster; unit tests go wherever there is room.
-"""
+"""What all tests share: the logs of the lab's parts in the report of a failed test."""
 
 from __future__ import annotations
 
@@ -11,15 +7,6 @@ from collections.abc import Generator
 import pytest
 
 from tests.lab.logs import LOGS
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test that needs services its group."""
-    for item in items:
-        if item.get_closest_marker("cluster"):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
-        elif item.get_closest_marker("integration"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.hookimpl(tryfirst=True)
