@@ -197,7 +197,12 @@ class Profile(Model):
     python: str = Field(
         "python3", description="Interpreter of the starter on the node, after the prologue."
     )
-    command: list[str] = Field(["jupyterhub-singleuser"], min_length=1)
+    command: list[str] = Field(
+        ["jupyterhub-singleuser"],
+        min_length=1,
+        description="The notebook; it gets its Unix socket added. Kernels listen on Unix sockets "
+        "too; where they cannot, --KernelManager.transport=tcp is named here.",
+    )
     environment: dict[str, str] = Field(default_factory=dict)
     prologue: str = Field("", description="Shell lines before the notebook: module load ...")
     epilogue: str = Field("", description="Shell lines after the notebook's end.")

@@ -157,6 +157,17 @@ async def test_a_users_token_changes_nothing_on_a_spawner(stack: Stack) -> None:
     assert await ask(stack, "alice", "print(6 * 7)") == "42"
 
 
+async def test_T20_token_dies_with_its_server_even_over_a_restart(stack: Stack) -> None:
+    await start(stack, "alice")
+    token = await ask(stack, "alice", "import os; print(os.environ['JUPYTERHUB_API_TOKEN'])")
+    assert (await stack.hub.api("GET", "/user", token=token)).status == 200
+    await asyncio.to_thread(stack.hub.restart)
+    assert (await stack.hub.api("GET", "/user", token=token)).status == 200
+    await stack.hub.stop_server("alice")
+    await stack.hub.wait_stopped("alice")
+    assert (await stack.hub.api("GET", "/user", token=token)).status == 403
+
+
 async def test_T29_only_tunnelbot_may_report(stack: Stack) -> None:
     await start(stack, "alice")
     report = {"address": "127.0.0.1", "full": True, "tunnels": [], "gone": []}
