@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
-from jinja2 import Environment, select_autoescape
+from jinja2 import Environment
 
 from .settings import Profile, Settings, walltime_seconds
 
@@ -20,7 +20,7 @@ FIELDS = ("cores", "gpus", "walltime", "account")
 def render_form(settings: Settings) -> str:
     """The HTML between JupyterHub's ``<form>`` tags."""
     source = resources.files("jupyterhub_comet").joinpath("templates", "form.html").read_text()
-    template = Environment(autoescape=select_autoescape(default=True)).from_string(source)
+    template = Environment(autoescape=True).from_string(source)
     return template.render(
         profiles=settings.profiles,
         chosen=settings.first_profile(),
