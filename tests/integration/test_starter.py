@@ -110,9 +110,12 @@ async def test_F33_killed_ssh_comes_back_and_the_kernel_lives(stage: Stage) -> N
     await kernel.close()
     ssh = job.pid_of("ssh -N")
     assert ssh is not None
+    old = stage.gateway.visitors
     os.kill(ssh, signal.SIGKILL)
     await job.said("tunnel down: ssh ended; trying again")
     await job.said("tunnel up again")
+    # ssh may have its own end ready a moment before the gateway listens.
+    await until(lambda: stage.gateway.visitors != old, "the gateway's new listener")
     kernel = await open_kernel(stage, kernel.id)
     assert await kernel.run("survivor") == "42"
     await kernel.close()
@@ -122,8 +125,10 @@ async def test_F33_killed_ssh_comes_back_and_the_kernel_lives(stage: Stage) -> N
 async def test_F1_tunnels_cut_by_the_gateway_come_back_for_ever(stage: Stage) -> None:
     job = await stage.start_and_wait()
     for times in range(1, 4):
+        old = stage.gateway.visitors
         stage.gateway.cut()
         await until(lambda n=times: job.log.count("tunnel up again") == n, "the tunnel")
+        await until(lambda old=old: stage.gateway.visitors != old, "the gateway's new listener")
     assert (await ask_notebook(stage, "GET", "api/status"))[0] == 200
 
 
