@@ -13,7 +13,7 @@ from pathlib import Path
 from .errors import KeyBroken
 from .settings import Profile, Settings
 from .slurm.script import render_script
-from .ssh.certificate import issue_tunnel_certificate
+from .ssh.certificate import BACKDATE, issue_tunnel_certificate
 from .ssh.keys import load_private_key
 from .starter import starter_source
 from .state import ServerState
@@ -22,7 +22,6 @@ from .state import ServerState
 # its loopback port, replaces it. ".invalid" never resolves (RFC 6761).
 HUB_PLACEHOLDER = "http://hub-api.invalid"
 
-_BACKDATE = timedelta(seconds=60)
 _SPARE = timedelta(hours=1)
 
 
@@ -58,7 +57,7 @@ def make_script(
         key_id=f"server/{state.user}/{state.server}",
         # Unique enough for an emergency's deny list; needs no counter that must be kept.
         serial=int(now.timestamp() * 1000),
-        valid_after=now - _BACKDATE,
+        valid_after=now - BACKDATE,
         valid_before=end + _SPARE,
         key_type=gateway.key_type,
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from tests.lab.components import missing
 from tests.lab.hub_api import HubAPI
 
 from . import site as installed
@@ -39,9 +40,7 @@ async def browser() -> AsyncIterator[Browser]:
     """The system's own Chromium; nothing of it reaches out by itself."""
     path = shutil.which("chromium")
     if path is None:
-        if os.environ.get("CI"):
-            pytest.fail("chromium is missing: `make tools` installs it")
-        pytest.skip("chromium is missing: `make tools` installs it")
+        missing("chromium is missing: `make tools` installs it")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=path,
